@@ -1,0 +1,137 @@
+import type { Granularity } from "../quant/granularity.ts";
+import type { IntDType } from "../quant/dtype.ts";
+
+/** How one value is stored. `narrow`: signed types leave out their lowest code. */
+export interface Scheme {
+  readonly dtype: IntDType | "float8e4m3fn" | "float16" | "bfloat16" | "float4e2m1";
+  readonly symmetric: boolean;
+  readonly narrow: boolean;
+  readonly granularity: Granularity;
+}
+
+/** A reference into `plan.tensors`: the name of a `.npy` in the zip. */
+export interface TensorRef {
+  readonly tensor: string;
+}
+export type Numbers = readonly number[] | TensorRef;
+
+export type Consumers = "all" | readonly { readonly node: string; readonly input: number }[];
+
+/**
+ * One quantized value. Keyed by value and consumers: a residual Add quantizes one side only, a tied tensor feeds embedding and head.
+ * `static`: Q and DQ with fixed parameters on an activation. `weight`: a constant stored as codes with a DQ. `dynamic`: parameters computed
+ * at run time. `cast`: stored in another float type.
+ */
+export type Site =
+  | (SiteBase & { readonly kind: "static"; readonly scale: Numbers; readonly zeroPoint: Numbers; readonly range?: { readonly min: number; readonly max: number } })
+  | (SiteBase & {
+      readonly kind: "weight";
+      readonly scale: Numbers;
+      readonly zeroPoint: Numbers;
+      /** Codes when they are not round-to-nearest of the (replaced) weight. */
+      readonly codes?: TensorRef;
+      /** How the target stores it: DequantizeLinear, MatMulNBits, GatherBlockQuantized … Default "qdq". */
+      readonly form?: WeightForm;
+    })
+  | (SiteBase & { readonly kind: "dynamic" })
+  | (SiteBase & { readonly kind: "cast" });
+
+export type WeightForm = "qdq" | "matmul-nbits" | "gather-block" | "matmul-integer" | "dynamic-lstm" | "qdq-requantized";
+
+interface SiteBase {
+  /** Value name in the prepared graph. Values of subgraphs are written `node/attribute/…/value` (see `pathOf`). */
+  readonly value: string;
+  readonly consumers: Consumers;
+  readonly scheme: Scheme;
+  readonly because: string;
+}
+
+/** A node left in float, and why. Every float node that could have been quantized has one. */
+export interface Skip {
+  readonly node: string;
+  readonly op: string;
+  readonly code: SkipCode;
+  readonly detail: string;
+}
+export const SKIP_CODES = {
+  "op-is-float": "the operator has no quantized form here",
+  "not-constant-weight": "the weight is computed at run time",
+  "target-forbids": "the target rejects this scheme at this node",
+  "target-slow": "the target runs it slower quantized",
+  "no-stats": "no statistics for an input of this node",
+  "not-reached": "the calibration samples never ran this node",
+  user: "left out by --skip",
+  budget: "float meets the budget better",
+  "range-unsound": "an 8-bit range over this value destroys what it carries",
+  region: "part of a region that stays whole (normalization, softmax, GELU)",
+  "custom-op": "an operator of a custom domain passes through",
+  "rolled-back": "quantized it made the output worse",
+  "dtype": "its type is not float32",
+  "shape": "its shape does not fit the scheme",
+} as const;
+export type SkipCode = keyof typeof SKIP_CODES;
+
+/** A constant of the prepared graph with a new content (bias correction, equalization, learned weights). */
+export interface Replacement {
+  readonly value: string;
+  readonly tensor: TensorRef;
+  readonly because: string;
+}
+
+/** A tensor multiplied in at a value (smoothing that could not be folded): `value / by` before, weights times `by` (in `replacements`). */
+export interface Insertion {
+  readonly value: string;
+  readonly consumers: Consumers;
+  readonly op: "Mul";
+  readonly by: TensorRef;
+  readonly because: string;
+}
+
+/** One optimising step and what it did on `select`: kept only when it helped. */
+export interface StepRecord {
+  readonly step: string;
+  readonly before: number;
+  readonly after: number;
+  readonly unit: "dB";
+  readonly kept: boolean;
+  readonly layers?: number;
+  readonly seconds?: number;
+  readonly detail?: string;
+}
+
+/** What a layer would gain from more bits; ranked, best gain per byte first. */
+export interface Revert {
+  readonly node: string;
+  readonly to: "a16" | "w8" | "float";
+  readonly gainDb: number;
+  readonly costBytes: number;
+}
+
+/** What will be done, as data. Lowering adds no policy: two equal plans give byte-equal models. */
+export interface Plan {
+  readonly schema: "qc.plan/1";
+  readonly tool: string;
+  readonly model: { readonly structure: string; readonly weights: string };
+  readonly prepare: string;
+  readonly target: string;
+  readonly recipe: string;
+  readonly calibrator?: string;
+  readonly seed: number;
+  /** Opset and IR of the output. */
+  readonly opset: number;
+  readonly irVersion: number;
+  readonly sites: readonly Site[];
+  readonly skips: readonly Skip[];
+  readonly replacements: readonly Replacement[];
+  readonly insertions: readonly Insertion[];
+  readonly steps: readonly StepRecord[];
+  readonly reverts: readonly Revert[];
+  readonly stats?: { readonly sha256: string; readonly samples: number };
+  readonly tensors?: { readonly file: string; readonly sha256: string };
+}
+
+/** A plan in memory: the document and the arrays its `TensorRef`s name. */
+export interface PlanBundle {
+  readonly plan: Plan;
+  readonly tensors: ReadonlyMap<string, import("../graph/tensor.ts").TensorData>;
+}
