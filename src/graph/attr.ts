@@ -68,6 +68,7 @@ export function stringAttr(n: Attrs, name: string, otherwise: string): string {
 export function intsAttr(n: Attrs, name: string): readonly number[] | undefined {
   const a = n.attrs.get(name);
   if (a === undefined) return undefined;
-  if (a.kind !== "ints" || !a.value.every((x) => typeof x === "number")) throw new TypeError(`attribute "${name}" of node "${n.name}" is not a list of safe integers`);
+  if (a.kind !== "ints" || !a.value.every((x) => typeof x === "number"))
+    throw new TypeError(`attribute "${name}" of node "${n.name}" is not a list of safe integers`);
   return a.value as readonly number[];
 }

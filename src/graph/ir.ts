@@ -199,7 +199,8 @@ export class Graph {
   }
 
   #insert(spec: NewNode, at: number): Node {
-    for (const v of spec.inputs) if (v && !this.sees(v)) throw new Error(`internal: value "${v.name}" is out of scope for a new ${spec.op}`);
+    for (const v of spec.inputs)
+      if (v && !this.sees(v)) throw new Error(`internal: value "${v.name}" is out of scope for a new ${spec.op}`);
     const attrs = new Map<string, Attr>();
     for (const [k, a] of Object.entries(spec.attrs ?? {})) attrs.set(k, attrOf(a));
     const hint = spec.name ?? spec.op;
@@ -237,7 +238,8 @@ export class Graph {
   /** Points input `input` of `node` at `to` (undefined: leaves the optional input out). */
   replaceUse(node: Node, input: number, to: Value | undefined): void {
     if (to && !node.graph.sees(to)) throw new Error(`internal: value "${to.name}" is out of scope for node "${node.name}"`);
-    if (input < 0 || (to === undefined && input >= node.inputs.length)) throw new Error(`internal: node "${node.name}" has no input ${input}`);
+    if (input < 0 || (to === undefined && input >= node.inputs.length))
+      throw new Error(`internal: node "${node.name}" has no input ${input}`);
     while (node.inputs.length <= input) node.inputs.push(undefined);
     const old = node.inputs[input];
     if (old === to) return;
@@ -254,7 +256,8 @@ export class Graph {
   replaceAllUses(from: Value, to: Value): void {
     if (from === to) return;
     const uses = [...from.uses];
-    for (const u of uses) if (!u.node.graph.sees(to)) throw new Error(`internal: value "${to.name}" is out of scope for node "${u.node.name}"`);
+    for (const u of uses)
+      if (!u.node.graph.sees(to)) throw new Error(`internal: value "${to.name}" is out of scope for node "${u.node.name}"`);
     for (const u of uses) this.replaceUse(u.node, u.input, to);
   }
 

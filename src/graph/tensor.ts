@@ -26,12 +26,13 @@ export interface ExternalRef {
 /** A tensor over bytes in memory (a view: the caller must not write to them afterwards). */
 export function tensorFromBytes(dtype: DType, shape: readonly number[], bytes: Uint8Array): TensorData {
   const want = byteCount(dtype, elementCount(shape));
-  if (bytes.byteLength !== want) throw new RangeError(`internal: ${dtype}[${shape.join(",")}] needs ${want} bytes, got ${bytes.byteLength}`);
+  if (bytes.byteLength !== want)
+    throw new RangeError(`internal: ${dtype}[${shape.join(",")}] needs ${want} bytes, got ${bytes.byteLength}`);
   return { dtype, shape: [...shape], byteLength: want, bytes: () => bytes };
 }
 
 type NumberArray = Float32Array | Float64Array | Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array;
-const ARRAY_DTYPE = new Map<Function, DType>([
+const ARRAY_DTYPE = new Map<unknown, DType>([
   [Float32Array, "float32"],
   [Float64Array, "float64"],
   [Int8Array, "int8"],
@@ -54,7 +55,10 @@ export function floats(data: ArrayLike<number>, shape?: readonly number[]): Tens
   return tensorFrom(Float32Array.from(data), shape ?? [data.length]);
 }
 export function int64s(data: readonly (number | bigint)[], shape?: readonly number[]): TensorData {
-  return tensorFrom(BigInt64Array.from(data, (x) => BigInt(x)), shape ?? [data.length]);
+  return tensorFrom(
+    BigInt64Array.from(data, (x) => BigInt(x)),
+    shape ?? [data.length],
+  );
 }
 
 /** `bytes()` as a typed array of the same width; copies only when the view is not aligned. */
@@ -76,7 +80,10 @@ export function asIntegers(t: TensorData): number[] {
     case "int64":
     case "uint64": {
       const b = aligned(t, 8);
-      const a = t.dtype === "int64" ? new BigInt64Array(b.buffer, b.byteOffset, b.byteLength / 8) : new BigUint64Array(b.buffer, b.byteOffset, b.byteLength / 8);
+      const a =
+        t.dtype === "int64"
+          ? new BigInt64Array(b.buffer, b.byteOffset, b.byteLength / 8)
+          : new BigUint64Array(b.buffer, b.byteOffset, b.byteLength / 8);
       return Array.from(a, (x) => {
         const n = Number(x);
         if (!Number.isSafeInteger(n)) throw new RangeError(`integer ${x} is beyond 2^53`);

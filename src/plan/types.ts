@@ -1,5 +1,5 @@
-import type { Granularity } from "../quant/granularity.ts";
 import type { IntDType } from "../quant/dtype.ts";
+import type { Granularity } from "../quant/granularity.ts";
 
 /** How one value is stored. `narrow`: signed types leave out their lowest code. */
 export interface Scheme {
@@ -23,7 +23,12 @@ export type Consumers = "all" | readonly { readonly node: string; readonly input
  * at run time. `cast`: stored in another float type.
  */
 export type Site =
-  | (SiteBase & { readonly kind: "static"; readonly scale: Numbers; readonly zeroPoint: Numbers; readonly range?: { readonly min: number; readonly max: number } })
+  | (SiteBase & {
+      readonly kind: "static";
+      readonly scale: Numbers;
+      readonly zeroPoint: Numbers;
+      readonly range?: { readonly min: number; readonly max: number };
+    })
   | (SiteBase & {
       readonly kind: "weight";
       readonly scale: Numbers;
@@ -66,8 +71,8 @@ export const SKIP_CODES = {
   region: "part of a region that stays whole (normalization, softmax, GELU)",
   "custom-op": "an operator of a custom domain passes through",
   "rolled-back": "quantized it made the output worse",
-  "dtype": "its type is not float32",
-  "shape": "its shape does not fit the scheme",
+  dtype: "its type is not float32",
+  shape: "its shape does not fit the scheme",
 } as const;
 export type SkipCode = keyof typeof SKIP_CODES;
 
