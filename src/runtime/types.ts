@@ -35,6 +35,11 @@ export interface SessionOptions {
   readonly optimizedPath?: string;
   /** Record per-node times; `Session.profile()` returns them. */
   readonly profile?: boolean;
+  /**
+   * Input → output that is fed back: an input left out of the feeds takes the value that this output had in the session's run before.
+   * The first sample of a sequence gives the input itself.
+   */
+  readonly state?: Readonly<Record<string, string>>;
   readonly label?: string; // for messages
 }
 
