@@ -3,7 +3,15 @@ import type { TensorData } from "./tensor.ts";
 import type { ValueType } from "./types.ts";
 
 /** An attribute of a node: ONNX AttributeProto as a union. Integers are bigint only beyond 2^53. */
-export type Attr =
+export type Attr = AttrKind & AttrExtras;
+
+/** What else an AttributeProto held. */
+export interface AttrExtras {
+  readonly doc?: string;
+  readonly unknown?: readonly Uint8Array[];
+}
+
+export type AttrKind =
   | { readonly kind: "int"; readonly value: number | bigint }
   | { readonly kind: "float"; readonly value: number }
   | { readonly kind: "string"; readonly value: Uint8Array }
@@ -25,6 +33,7 @@ export interface SparseTensor {
   readonly values: TensorData;
   readonly indices: TensorData;
   readonly shape: readonly number[];
+  readonly unknown?: readonly Uint8Array[];
 }
 
 const utf8 = new TextDecoder();

@@ -296,6 +296,7 @@ export class Graph {
   setData(v: Value, data: TensorData): void {
     if (v.producer) throw new Error(`internal: "${v.name}" is produced by a node`);
     v.data = data;
+    v.sparse = undefined;
     v.type = { kind: "tensor", elem: data.dtype, shape: data.shape as readonly Dim[] };
   }
 

@@ -14,6 +14,16 @@ export interface TensorData {
   strings?(): readonly Uint8Array[];
   /** Where the bytes live when they are outside the model file. */
   readonly external?: ExternalRef;
+  /** What else the TensorProto held; gone when the data is replaced. */
+  readonly extras?: TensorExtras;
+}
+
+/** `name` only for tensors in attributes: a constant's name is that of its value. */
+export interface TensorExtras {
+  readonly name?: string;
+  readonly doc?: string;
+  readonly metadata?: readonly (readonly [string, string])[];
+  readonly unknown?: readonly Uint8Array[];
 }
 
 export interface ExternalRef {

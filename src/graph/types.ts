@@ -3,10 +3,19 @@ import type { DType } from "../quant/dtype.ts";
 /** A dimension: a number, a symbol, or unknown. */
 export type Dim = number | string | undefined;
 
-/** Type of a value: ONNX TypeProto. `shape` undefined: rank unknown. `elem` undefined: element type not given. */
+/** What only some files hold: a word for the meaning of each dimension. */
+interface ShapeExtras {
+  readonly denotation?: string;
+  readonly dimDenotations?: readonly (string | undefined)[];
+}
+
+/**
+ * Type of a value: ONNX TypeProto. `shape` undefined: rank unknown. `elem` undefined: element type not given.
+ * `opaque`: the bytes of a TypeProto that says more than this union can, or an opaque_type.
+ */
 export type ValueType =
-  | { readonly kind: "tensor"; readonly elem: DType | undefined; readonly shape: readonly Dim[] | undefined; readonly denotation?: string }
-  | { readonly kind: "sparse"; readonly elem: DType | undefined; readonly shape: readonly Dim[] | undefined; readonly denotation?: string }
+  | ({ readonly kind: "tensor"; readonly elem: DType | undefined; readonly shape: readonly Dim[] | undefined } & ShapeExtras)
+  | ({ readonly kind: "sparse"; readonly elem: DType | undefined; readonly shape: readonly Dim[] | undefined } & ShapeExtras)
   | { readonly kind: "sequence"; readonly elem: ValueType | undefined; readonly denotation?: string }
   | { readonly kind: "optional"; readonly elem: ValueType | undefined; readonly denotation?: string }
   | { readonly kind: "map"; readonly key: DType | undefined; readonly elem: ValueType | undefined; readonly denotation?: string }

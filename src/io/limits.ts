@@ -1,0 +1,29 @@
+/**
+ * What qc accepts from files that it did not write. Each limit is far above what real files hold and low enough that a hostile file
+ * cannot exhaust the machine.
+ */
+export const LIMITS = {
+  /** Subgraphs inside subgraphs. Real models stay below 10. */
+  graphDepth: 64,
+  /** sequence(optional(map(…))): types inside types. */
+  typeDepth: 32,
+  /** Groups of an unknown field inside each other (protobuf's own default is 100). */
+  groupDepth: 100,
+  /** Dimensions of one tensor; NumPy stops at 64. */
+  rank: 64,
+  /** Nodes of a model, subgraphs and functions included: about 1 KB of objects each. */
+  nodes: 1_000_000,
+  /** Named values of a model. */
+  values: 4_000_000,
+  /** Attributes of one node. */
+  attributes: 4096,
+  /** Bytes of one model file: what one buffer of Node 20 holds. Bigger models keep their weights in external data. */
+  modelBytes: 4 * 1024 ** 3 - 4096,
+  /** Bytes of a protobuf message that readers other than this one accept (a signed 32-bit size). */
+  protobufBytes: 2 ** 31 - 1,
+  /** Saved models beyond this size put their tensors into external data; leaves room below `protobufBytes`. */
+  inlineBytes: 1.8 * 1024 ** 3,
+  /** A sparse tensor made dense: a small file may claim a huge shape. */
+  denseBytes: 1024 ** 3,
+} as const;
+export type Limit = keyof typeof LIMITS;
