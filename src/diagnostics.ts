@@ -17,7 +17,8 @@ import { RUNTIME } from "./diagnostics/runtime.ts";
 const TABLE = { ...GRAPH, ...IO, ...RUNTIME, ...DATA, ...PREPARE, ...CALIBRATE, ...PLAN, ...EXPORT, ...QAT, ...CHECK, ...CLI };
 
 export type DiagnosticCode = keyof typeof TABLE;
-type Facts<K extends DiagnosticCode> = Parameters<(typeof TABLE)[K]>[0];
+/** A row may take no facts at all. */
+type Facts<K extends DiagnosticCode> = Parameters<(typeof TABLE)[K]> extends readonly [infer F] ? F : unknown;
 export type Diagnostic = { [K in DiagnosticCode]: { readonly code: K } & Facts<K> }[DiagnosticCode];
 
 export interface Explained {

@@ -1,14 +1,47 @@
-import { error, type Section } from "./format.ts";
+import { error, info, type Section, warning } from "./format.ts";
+
+const hint = (nearest: string | undefined, otherwise: string) => (nearest === undefined ? otherwise : `Did you mean "${nearest}"?`);
 
 export const CLI = {
   "cli/unknown-value": (f: {
     readonly flag: string;
     readonly got: string;
     readonly allowed: readonly string[];
-    readonly nearest?: string;
-  }) =>
+    readonly nearest?: string | undefined;
+  }) => error(`Invalid value "${f.got}" for ${f.flag}`, hint(f.nearest, `Use one of: ${f.allowed.join(", ")}.`)),
+  "cli/bad-value": (f: { readonly flag: string; readonly got: string; readonly want: string }) =>
+    error(`Invalid value "${f.got}" for ${f.flag}: it takes ${f.want}`, "Run the command with --help for an example."),
+  "cli/unknown-option": (f: { readonly got: string; readonly command: string; readonly nearest?: string | undefined }) =>
+    error(`Unknown option "${f.got}"`, hint(f.nearest, `Run "qc ${f.command} --help" for the list.`)),
+  "cli/unknown-command": (f: { readonly got: string; readonly nearest?: string | undefined }) =>
+    error(`Unknown command "${f.got}"`, hint(f.nearest, 'Run "qc --help" for the list.')),
+  "cli/missing-value": (f: { readonly flag: string }) => error(`${f.flag} needs a value`, "Run the command with --help for an example."),
+  "cli/missing-argument": (f: { readonly name: string; readonly command: string }) =>
+    error(`"qc ${f.command}" needs ${f.name}`, `Run "qc ${f.command} --help" for an example.`),
+  "cli/too-many-arguments": (f: { readonly command: string; readonly got: readonly string[] }) =>
+    error(`Too many arguments for "qc ${f.command}": "${f.got.join('", "')}"`, "A path with spaces needs quotes."),
+  "cli/needs-option": (f: { readonly command: string; readonly flag: string; readonly why: string }) =>
+    error(`"qc ${f.command}" needs ${f.flag}: ${f.why}`, `Run "qc ${f.command} --help" for an example.`),
+  "cli/would-overwrite": (f: { readonly path: string; readonly what: string }) =>
+    error(`"${f.path}" is ${f.what}`, "Choose another output with -o."),
+  "cli/unwritable": (f: { readonly path: string; readonly reason: string }) =>
+    error(`Cannot write "${f.path}": ${f.reason}`, "Choose a place that can be written with -o."),
+  "cli/interrupted": () => warning("Interrupted", "No file was left behind. Run the command again to start over."),
+  "cli/over-memory": (f: { readonly limit: string; readonly used: string }) =>
+    error(`This run uses ${f.used}, more than --memory ${f.limit}`, "Raise --memory, or give fewer or smaller samples."),
+  "cli/no-data": (f: { readonly recipe: string; readonly gain: string }) =>
+    info(`No data was given: ${f.recipe}`, `With --data SET, ${f.gain}.`),
+  "cli/no-such-node": (f: { readonly got: string; readonly nearest?: string | undefined }) =>
+    error(`No node and no value is called "${f.got}"`, hint(f.nearest, 'Names are in the output of "qc inspect MODEL --nodes".')),
+  "cli/unmatched-skip": (f: { readonly pattern: string }) =>
+    warning(`--skip "${f.pattern}" matches no node`, "Names and globs match node names; op:NAME matches operators."),
+  "cli/already-quantized": (f: { readonly nodes: number; readonly example: string }) =>
     error(
-      `Invalid value "${f.got}" for ${f.flag}`,
-      f.nearest === undefined ? `Use one of: ${f.allowed.join(", ")}.` : `Did you mean "${f.nearest}"?`,
+      `The model is quantized already: ${f.nodes} quantization operators, the first is "${f.example}"`,
+      "Give the float model, or use --requantize to go back to float weights and ranges first.",
     ),
+  "cli/bad-config": (f: { readonly file: string; readonly key: string; readonly nearest?: string | undefined }) =>
+    error(`Unknown key "${f.key}" in "${f.file}"`, hint(f.nearest, "See the option table in the README.")),
+  "cli/not-built": (f: { readonly what: string; readonly missing: string }) =>
+    error(`${f.what}: "${f.missing}" is not there`, "Run the command that makes it first, or take a release that ships it."),
 } as const satisfies Section;

@@ -1,0 +1,111 @@
+import { APPLY, CALIBRATE, OUT, PLAN, QUANTIZE } from "../options.ts";
+import { type Command, command } from "./command.ts";
+
+const MODEL = { name: "MODEL", help: "an ONNX file" } as const;
+
+/** Every command, by the words that call it. Help, completion and the parser read this table. */
+export const COMMANDS: Readonly<Record<string, Command>> = {
+  quantize: command({
+    summary: "the whole compiler: prepare, calibrate, plan, lower, verify",
+    args: [MODEL],
+    options: QUANTIZE,
+    examples: [
+      "qc quantize model.onnx --data set.yaml --target ort-cpu",
+      "qc quantize model.onnx                       # weights only, no data",
+      "qc quantize model.onnx -d samples.npz --skip 'head.*' --skip op:Softmax --effort fast -o small.onnx",
+    ],
+    load: () => import("./commands/quantize.ts"),
+  }),
+  calibrate: command({
+    summary: "collect statistics only; shards merge exactly",
+    args: [MODEL],
+    options: CALIBRATE,
+    examples: ["qc calibrate model.onnx --data set.yaml -o model.stats", "qc calibrate model.onnx -d set.yaml --shard 1/4 -o 1.stats"],
+    load: () => import("./commands/calibrate.ts"),
+  }),
+  "stats show": command({
+    summary: "what a statistics file holds, value by value",
+    args: [{ name: "STATS", help: "a file of qc calibrate" }],
+    options: {},
+    examples: ["qc stats show model.stats"],
+    load: () => import("./commands/stats-show.ts"),
+  }),
+  "stats merge": command({
+    summary: "join the statistics of shards, in any order, exactly",
+    args: [{ name: "STATS", help: "files of qc calibrate", many: true }],
+    options: OUT,
+    examples: ["qc stats merge 1.stats 2.stats 3.stats -o model.stats"],
+    load: () => import("./commands/stats-merge.ts"),
+  }),
+  plan: command({
+    summary: "decide only: every site, scale and skip, with the reason",
+    args: [MODEL],
+    options: PLAN,
+    examples: ["qc plan model.onnx --stats model.stats --target tensorrt -o plan.json"],
+    load: () => import("./commands/plan.ts"),
+  }),
+  "plan diff": command({
+    summary: "what differs between two plans",
+    args: [
+      { name: "A", help: "a plan" },
+      { name: "B", help: "another plan" },
+    ],
+    options: {},
+    examples: ["qc plan diff before.plan.json after.plan.json"],
+    load: () => import("./commands/plan-diff.ts"),
+  }),
+  apply: command({
+    summary: "lower a plan to a model; needs no data",
+    args: [MODEL],
+    options: APPLY,
+    examples: ["qc apply model.onnx --plan plan.json -o model.int8.onnx"],
+    load: () => import("./commands/apply.ts"),
+  }),
+  explain: command({
+    summary: "why a node is as it is: site, scheme, range, rule, reason for a skip",
+    args: [
+      { name: "PLAN|MODEL", help: "a plan, or a quantized model beside its plan" },
+      { name: "NODE", help: "a node or value; globs work", optional: true },
+    ],
+    options: {},
+    examples: ["qc explain model.int8.plan.json", "qc explain model.int8.onnx 'head.*'"],
+    load: () => import("./commands/explain.ts"),
+  }),
+  inspect: command({
+    summary: "inputs, outputs, operators, parameters, bytes, types, opsets",
+    args: [MODEL],
+    options: { nodes: { type: "flag", help: "list every node" } },
+    examples: ["qc inspect model.onnx"],
+    load: () => import("./commands/inspect.ts"),
+  }),
+  "data init": command({
+    summary: "write a set file for a model, to fill in",
+    args: [MODEL],
+    options: OUT,
+    examples: ["qc data init model.onnx -o set.yaml"],
+    load: () => import("./commands/data-init.ts"),
+  }),
+  "data check": command({
+    summary: "does a set fit a model: shapes, types, ranges, NaN, roles",
+    args: [
+      { name: "SET", help: "what --data takes" },
+      { name: "MODEL", help: "an ONNX file" },
+    ],
+    options: {},
+    examples: ["qc data check set.yaml model.onnx"],
+    load: () => import("./commands/data-check.ts"),
+  }),
+  doctor: command({
+    summary: "which runtimes, providers, threads and instructions are here, and what follows",
+    options: {},
+    examples: ["qc doctor"],
+    load: () => import("./commands/doctor.ts"),
+  }),
+  completion: command({
+    summary: "a completion script for a shell",
+    args: [{ name: "SHELL", help: "bash, zsh or fish" }],
+    options: {},
+    examples: ["qc completion bash > ~/.local/share/bash-completion/completions/qc"],
+    load: () => import("./commands/completion.ts"),
+  }),
+};

@@ -1,0 +1,185 @@
+import { Command as Commander, CommanderError, Option as CommanderOption } from "commander";
+import { QcError } from "../diagnostics.ts";
+import { COMMON, flagOf, nearest, type Option, type Options, type Parsed } from "../options.ts";
+import type { Command } from "./command.ts";
+import { COMMANDS } from "./commands.ts";
+
+export type Invocation =
+  | { readonly kind: "help"; readonly text: string }
+  | {
+      readonly kind: "run";
+      readonly name: string;
+      readonly command: Command;
+      readonly args: readonly string[];
+      readonly options: Parsed<Options>;
+      readonly common: Parsed<typeof COMMON>;
+    };
+
+/** Turns words into a command with typed options, or throws a `cli/…` diagnostic (exit code 2). */
+export function parseArguments(argv: readonly string[]): Invocation {
+  const [first] = argv;
+  if (first === undefined || isHelp(first) || first === "help") {
+    const rest = first === "help" ? argv.slice(1) : [];
+    return { kind: "help", text: rest.length > 0 ? commandHelp(rest) : mainHelp() };
+  }
+  if (first.startsWith("-"))
+    throw new QcError({ code: "cli/unknown-option", got: first, command: "", nearest: nearest(first, ["--help", "--version"]) });
+  const two = `${first} ${argv[1] ?? ""}`;
+  const name = Object.hasOwn(COMMANDS, two) ? two : first;
+  const command = COMMANDS[name];
+  if (command === undefined) {
+    const subs = Object.keys(COMMANDS).filter((k) => k.startsWith(`${first} `));
+    if (subs.length > 0 && (argv[1] === undefined || isHelp(argv[1]))) return { kind: "help", text: subs.map(usageLine).join("\n") };
+    const got = subs.length > 0 ? two : first;
+    throw new QcError({ code: "cli/unknown-command", got, nearest: nearest(got, subs.length > 0 ? subs : Object.keys(COMMANDS)) });
+  }
+  const rest = argv.slice(name.split(" ").length);
+  const parser = parserOf(name, command);
+  if (rest.some(isHelp)) return { kind: "help", text: parser.helpInformation() };
+  try {
+    parser.parse(rest, { from: "user" });
+  } catch (e) {
+    throw e instanceof CommanderError ? usageError(e, name, command) : e;
+  }
+  const all = parser.opts<Record<string, unknown>>();
+  const options: Record<string, unknown> = {};
+  for (const key of Object.keys(command.options)) options[key] = all[key] ?? EMPTY[command.options[key]!.type];
+  return {
+    kind: "run",
+    name,
+    command,
+    args: parser.args,
+    options: options as Parsed<Options>,
+    common: { json: all["json"] === true, quiet: all["quiet"] === true },
+  };
+}
+
+/** What an option that was not given and has no default becomes. */
+const EMPTY = { flag: false, list: [] as readonly string[], text: undefined, number: undefined, choice: undefined } as const;
+
+const isHelp = (w: string) => w === "--help" || w === "-h";
+
+function parserOf(name: string, c: Command): Commander {
+  const p = new Commander(`qc ${name}`).description(c.summary).exitOverride().helpOption("-h, --help", "show this");
+  p.configureOutput({ writeErr: () => {}, writeOut: () => {} }).showSuggestionAfterError(false);
+  for (const a of c.args) p.argument(argumentForm(a), a.help);
+  for (const [key, o] of Object.entries({ ...c.options, ...COMMON })) p.addOption(optionOf(key, o));
+  p.addHelpText("after", "");
+  const examples = c.examples.map((e) => `  ${e}`).join("\n");
+  const base = p.helpInformation.bind(p);
+  p.helpInformation = (context) => `${base(context)}\nExample${c.examples.length > 1 ? "s" : ""}:\n${examples}\n`;
+  return p;
+}
+
+function argumentForm(a: Command["args"][number]): string {
+  const inner = a.many ? `${a.name}...` : a.name;
+  return a.optional ? `[${inner}]` : `<${inner}>`;
+}
+
+function optionOf(key: string, o: Option): CommanderOption {
+  const flag = `--${flagOf(key)}`;
+  const head = o.short === undefined ? flag : `-${o.short}, ${flag}`;
+  switch (o.type) {
+    case "flag":
+      return new CommanderOption(head, o.help);
+    case "text":
+      return withDefault(new CommanderOption(`${head} <${o.hint}>`, o.help), o.default);
+    case "list":
+      return new CommanderOption(`${head} <${o.hint}>`, o.help).argParser((raw: string, so: readonly string[] = []) => [
+        ...so,
+        ...raw.split(",").filter((x) => x !== ""),
+      ]);
+    case "number":
+      return withDefault(
+        new CommanderOption(`${head} <${o.hint}>`, o.help).argParser((raw: string) => parseNumber(flag, raw, o)),
+        o.default,
+      );
+    case "choice":
+      return withDefault(
+        new CommanderOption(`${head} <${o.hint ?? "NAME"}>`, `${o.help}: ${o.of.join(", ")}`).argParser((raw: string) =>
+          parseChoice(flag, raw, o),
+        ),
+        o.default,
+      );
+    default:
+      return o satisfies never;
+  }
+}
+function withDefault(option: CommanderOption, value: unknown): CommanderOption {
+  return value === undefined ? option : option.default(value);
+}
+
+const UNITS: Readonly<Record<string, number>> = { "": 1, b: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
+
+export function parseNumber(flag: string, raw: string, o: Extract<Option, { type: "number" }>): number {
+  const m = /^([-+]?[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*([a-z]*)$/i.exec(raw.trim());
+  const unit = m ? UNITS[m[2]!.toLowerCase()] : undefined;
+  const value = m && unit !== undefined && (o.bytes || m[2] === "") ? Number(m[1]) * unit : Number.NaN;
+  const bad =
+    !Number.isFinite(value) || (o.integer && !Number.isSafeInteger(value)) || value < (o.min ?? -Infinity) || value > (o.max ?? Infinity);
+  if (bad) throw new QcError({ code: "cli/bad-value", flag, got: raw, want: numberWanted(o) });
+  return value;
+}
+function numberWanted(o: Extract<Option, { type: "number" }>): string {
+  if (o.bytes) return "a size such as 512MB or 4GB";
+  const kind = o.integer ? "a whole number" : "a number";
+  if (o.min !== undefined && o.max !== undefined) return `${kind} from ${o.min} to ${o.max}`;
+  return o.min === undefined ? kind : `${kind} of at least ${o.min}`;
+}
+
+export function parseChoice(flag: string, raw: string, o: Extract<Option, { type: "choice" }>): string {
+  const head = o.suffix === undefined ? raw : raw.split(o.suffix)[0]!;
+  if (o.of.includes(head) && (head === raw || raw.length > head.length + 1)) return raw;
+  throw new QcError({ code: "cli/unknown-value", flag, got: raw, allowed: o.of, nearest: nearest(head, o.of) });
+}
+
+function usageError(e: CommanderError, name: string, c: Command): QcError {
+  const quoted = /'([^']+)'/.exec(e.message)?.[1] ?? "";
+  switch (e.code) {
+    case "commander.unknownOption": {
+      const flags = Object.keys({ ...c.options, ...COMMON, help: 0 }).map((k) => `--${flagOf(k)}`);
+      return new QcError({ code: "cli/unknown-option", got: quoted, command: name, nearest: nearest(quoted, flags) });
+    }
+    case "commander.optionMissingArgument":
+      return new QcError({ code: "cli/missing-value", flag: quoted });
+    case "commander.missingArgument":
+      return new QcError({ code: "cli/missing-argument", name: quoted, command: name });
+    case "commander.excessArguments":
+      return new QcError({ code: "cli/too-many-arguments", command: name, got: excess(e.message) });
+    default:
+      throw e;
+  }
+}
+function excess(message: string): readonly string[] {
+  return (
+    /Got ([^.]*)|got (\d+)/
+      .exec(message)
+      ?.slice(1)
+      .find((x) => x !== undefined) ?? ""
+  ).split(", ");
+}
+
+function usageLine(name: string): string {
+  const c = COMMANDS[name]!;
+  return `  qc ${[name, ...c.args.map(argumentForm)].join(" ").padEnd(30)} ${c.summary}`;
+}
+function commandHelp(words: readonly string[]): string {
+  const inner = parseArguments([...words, "--help"]);
+  return inner.kind === "help" ? inner.text : "";
+}
+function mainHelp(): string {
+  return [
+    "qc: a quantization compiler for ONNX",
+    "",
+    "Usage: qc COMMAND [ARGUMENTS] [OPTIONS]",
+    "",
+    ...Object.keys(COMMANDS).map(usageLine),
+    "",
+    "Every command takes --help, --json and --quiet. Results go to stdout, talk to stderr.",
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but below the bar asked for, 130 interrupted.",
+    "",
+    "Example:",
+    "  qc quantize model.onnx --data set.yaml",
+    "",
+  ].join("\n");
+}

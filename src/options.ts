@@ -1,0 +1,230 @@
+/**
+ * One table makes the parser, the help text, the static types, the typo hints and the config schema. A command is a row of `COMMANDS`;
+ * an option is a row of one of the tables that it lists. Nothing here parses: `cli/parser.ts` does, and `checkOptions` for the API.
+ */
+export type Option = FlagOption | TextOption | NumberOption | ChoiceOption | ListOption;
+interface Base {
+  readonly help: string;
+  /** One letter. */
+  readonly short?: string;
+}
+export interface FlagOption extends Base {
+  readonly type: "flag";
+}
+export interface TextOption extends Base {
+  readonly type: "text";
+  readonly hint: string;
+  readonly default?: string;
+}
+export interface NumberOption extends Base {
+  readonly type: "number";
+  readonly hint: string;
+  readonly integer?: true;
+  readonly min?: number;
+  readonly max?: number;
+  readonly default?: number;
+  /** Accepts `4GB`, `512MB` and gives bytes. */
+  readonly bytes?: true;
+}
+export interface ChoiceOption extends Base {
+  readonly type: "choice";
+  readonly of: readonly string[];
+  /** Values may carry a suffix after this character: `tensorrt@8.6`, `percentile=99.99`. */
+  readonly suffix?: "@" | "=";
+  readonly hint?: string;
+  readonly default?: string;
+}
+/** May be given several times; commas separate too. */
+export interface ListOption extends Base {
+  readonly type: "list";
+  readonly hint: string;
+}
+export type Options = Readonly<Record<string, Option>>;
+
+export const TARGETS = ["portable", "ort-cpu", "ort-cuda", "ort-webgpu", "tensorrt"] as const;
+export const EFFORTS = ["fast", "default", "best"] as const;
+export type Effort = (typeof EFFORTS)[number];
+export const CALIBRATOR_CHOICES = ["auto", "minmax", "percentile", "entropy", "mse"] as const;
+export const RECIPES = ["auto", "int8", "int8-dynamic", "int8-weights"] as const;
+
+/** Every command has these. */
+export const COMMON = {
+  json: { type: "flag", help: "print one JSON document on stdout" },
+  quiet: { type: "flag", short: "q", help: "print nothing but errors (and --json)" },
+} as const satisfies Options;
+
+const RUN = {
+  seed: { type: "number", hint: "N", integer: true, default: 0, help: "equal inputs and seed give equal bytes" },
+  threads: { type: "number", hint: "N", integer: true, min: 1, max: 1024, help: "most threads for this run (default: all cores)" },
+  memory: { type: "number", hint: "BYTES", bytes: true, min: 1, help: "most memory for this run, such as 4GB; stops when it is passed" },
+  provider: { type: "choice", of: ["cpu", "cuda", "webgpu"], default: "cpu", help: "what runs calibration and verification" },
+} as const satisfies Options;
+
+const DATA = {
+  data: { type: "text", short: "d", hint: "SET", help: "samples: set.yaml, .npz, .npy, a folder, or a loader module" },
+  samples: {
+    type: "number",
+    hint: "N",
+    integer: true,
+    min: 1,
+    help: "samples drawn to calibrate (default 256, or all if there are fewer)",
+  },
+} as const satisfies Options;
+
+const DECIDE = {
+  target: {
+    type: "choice",
+    short: "t",
+    of: TARGETS,
+    suffix: "@",
+    default: "portable",
+    help: "the runtime to compile for; may carry a version, as in tensorrt@8.6",
+  },
+  recipe: {
+    type: "choice",
+    short: "r",
+    of: RECIPES,
+    default: "auto",
+    help: "what to make: from the graph, the target and whether there is data",
+  },
+  calibrator: {
+    type: "choice",
+    of: CALIBRATOR_CHOICES,
+    suffix: "=",
+    default: "auto",
+    help: "how ranges are chosen; auto takes what errs least at the output, on samples that did not set the ranges",
+  },
+  budget: { type: "text", short: "b", hint: "LIMITS", help: "such as 'drop<=0.5%,size<=4MB'; exit 3 when it is missed" },
+  skip: { type: "list", short: "s", hint: "PATTERN", help: "leave nodes in float: names, globs ('head.*') or op:Softmax" },
+  effort: {
+    type: "choice",
+    short: "e",
+    of: EFFORTS,
+    default: "default",
+    help: "fast: calibration alone; default: closed-form corrections; best: learned rounding",
+  },
+} as const satisfies Options;
+
+export const QUANTIZE = {
+  ...DATA,
+  ...DECIDE,
+  ...RUN,
+  out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL with the recipe before the extension)" },
+  plan: { type: "text", hint: "FILE", help: "where the plan goes (default: beside the model, .plan.json)" },
+  report: { type: "text", hint: "FILE", help: "where the report goes (default: beside the model, .report.json)" },
+  verifySamples: {
+    type: "number",
+    hint: "N",
+    integer: true,
+    min: 0,
+    help: "held-out samples to verify on (default 64 at --effort fast, else 512); 0 leaves it out",
+  },
+  dryRun: { type: "flag", help: "forecast sites, skips, bytes and time; write nothing" },
+  requantize: { type: "flag", help: "take a model that is quantized already back to float first" },
+} as const satisfies Options;
+
+export const CALIBRATE = {
+  ...DATA,
+  ...RUN,
+  out: { type: "text", short: "o", hint: "FILE", help: "the statistics file (default: MODEL.stats)" },
+  shard: { type: "text", hint: "I/N", help: "only the I-th of N parts of the calibrate samples, 1 <= I <= N" },
+  resume: { type: "flag", help: "keep what the output file holds already and do the rest" },
+} as const satisfies Options;
+
+export const PLAN = {
+  stats: { type: "text", hint: "FILE", help: "statistics from qc calibrate" },
+  ...DATA,
+  ...DECIDE,
+  ...RUN,
+  out: { type: "text", short: "o", hint: "FILE", help: "the plan (default: MODEL.plan.json)" },
+} as const satisfies Options;
+
+export const APPLY = {
+  plan: { type: "text", hint: "FILE", help: "the plan to apply" },
+  target: { type: "choice", short: "t", of: TARGETS, suffix: "@", help: "another target than the plan's" },
+  out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL.int8.onnx)" },
+} as const satisfies Options;
+
+export const OUT = { out: { type: "text", short: "o", hint: "FILE", help: "where to write" } } as const satisfies Options;
+
+export type Parsed<T extends Options> = {
+  readonly [K in keyof T]: T[K] extends FlagOption
+    ? boolean
+    : T[K] extends ListOption
+      ? readonly string[]
+      : T[K] extends NumberOption
+        ? T[K] extends { default: number }
+          ? number
+          : number | undefined
+        : T[K] extends { default: string }
+          ? string
+          : string | undefined;
+};
+
+/** Every option may be left out, as the API takes them. */
+export type Wished<T extends Options> = { readonly [K in keyof T]?: Parsed<T>[K] | undefined };
+
+export type QuantizeFlags = Wished<typeof QUANTIZE>;
+
+/** `verifySamples` -> `verify-samples`. */
+export function flagOf(key: string): string {
+  return key.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+}
+
+/** JSON Schema of an option table, for config files and editors. */
+export function schemaOf(table: Options): object {
+  const properties: Record<string, object> = {};
+  for (const [key, o] of Object.entries(table))
+    properties[key] = { ...typeSchema(o), description: o.help, ...("default" in o ? { default: o.default } : {}) };
+  return { $schema: "https://json-schema.org/draft/2020-12/schema", type: "object", properties, additionalProperties: false };
+}
+function typeSchema(o: Option): object {
+  switch (o.type) {
+    case "flag":
+      return { type: "boolean" };
+    case "text":
+      return { type: "string" };
+    case "list":
+      return { type: "array", items: { type: "string" } };
+    case "number":
+      return {
+        type: o.integer ? "integer" : "number",
+        ...(o.min !== undefined ? { minimum: o.min } : {}),
+        ...(o.max !== undefined ? { maximum: o.max } : {}),
+      };
+    case "choice":
+      return o.suffix === undefined ? { enum: o.of } : { type: "string", pattern: `^(${o.of.join("|")})(${o.suffix}.+)?$` };
+    default:
+      return o satisfies never;
+  }
+}
+
+/** The candidate at the smallest edit distance, when that is at most a third of the word (at least 2). */
+export function nearest(word: string, candidates: readonly string[]): string | undefined {
+  let best: string | undefined;
+  let least = Math.max(2, Math.floor(word.length / 3)) + 1;
+  for (const c of candidates) {
+    const d = c.startsWith(word) && word.length >= 2 ? 1 : editDistance(word, c);
+    if (d < least) {
+      least = d;
+      best = c;
+    }
+  }
+  return best;
+}
+
+/** Damerau-Levenshtein distance (adjacent swaps count once); three rows. */
+function editDistance(a: string, b: string): number {
+  let before: number[] = [];
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const swap = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? before[j - 2]! + 1 : Infinity;
+      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1), swap));
+    }
+    before = row;
+    row = next;
+  }
+  return row[b.length]!;
+}
