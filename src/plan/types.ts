@@ -13,6 +13,7 @@ export interface Scheme {
 export interface TensorRef {
   readonly tensor: string;
 }
+/** A list of one stands for all channels or blocks. */
 export type Numbers = readonly number[] | TensorRef;
 
 export type Consumers = "all" | readonly { readonly node: string; readonly input: number }[];
@@ -41,7 +42,15 @@ export type Site =
   | (SiteBase & { readonly kind: "dynamic" })
   | (SiteBase & { readonly kind: "cast" });
 
-export type WeightForm = "qdq" | "matmul-nbits" | "gather-block" | "matmul-integer" | "dynamic-lstm" | "qdq-requantized";
+/**
+ * How a target stores a weight.
+ *  qdq              codes and a DequantizeLinear
+ *  qdq-requantized  codes in blocks, dequantized, then Q/DQ to int8 per channel (4-bit storage, 8-bit arithmetic)
+ *  gather-codes     a table: Gather on the codes, then the rows' scales
+ *  matmul-integer   DynamicQuantizeLinear on the other operand, MatMulInteger, scales
+ *  matmul-nbits, gather-block, dynamic-lstm   the operators MatMulNBits, GatherBlockQuantized, DynamicQuantizeLSTM of com.microsoft
+ */
+export type WeightForm = "qdq" | "qdq-requantized" | "gather-codes" | "matmul-integer" | "matmul-nbits" | "gather-block" | "dynamic-lstm";
 
 interface SiteBase {
   /** Value name in the prepared graph. Values of subgraphs are written `node/attribute/…/value` (see `pathOf`). */

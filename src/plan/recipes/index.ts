@@ -1,0 +1,65 @@
+import { QcError } from "../../diagnostics.ts";
+import type { IntDType } from "../../quant/dtype.ts";
+import { nearest } from "../nearest.ts";
+
+/** The user's wish, independent of model and target. */
+export interface Recipe {
+  readonly name: string;
+  /** static: Q/DQ with calibrated parameters · dynamic: parameters computed at run time · none: weights only. */
+  readonly activations: "static" | "dynamic" | "none";
+  /** Bits of a static activation. */
+  readonly activationBits: 8 | 16;
+  readonly activationDType?: "float8e4m3fn";
+  /** undefined: weights are only cast. */
+  readonly weight:
+    | { readonly dtype: IntDType | "float8e4m3fn"; readonly per: "channel" | "tensor" | "block"; readonly blockSize?: number; readonly symmetric: boolean }
+    | undefined;
+  /** What the rest of the network is cast to. */
+  readonly floatType: "float32" | "float16" | "bfloat16";
+  /** Calibration data are needed. */
+  readonly data: boolean;
+  readonly summary: string;
+}
+
+const INT8 = { dtype: "int8", per: "channel", symmetric: true } as const;
+const FLOAT = { activationBits: 8, floatType: "float32" } as const;
+
+export const RECIPES = {
+  int8: { ...FLOAT, activations: "static", weight: INT8, data: true, summary: "8-bit weights and activations, parameters from calibration data" },
+  "int8-dynamic": { ...FLOAT, activations: "dynamic", weight: INT8, data: false, summary: "8-bit weights, activations quantized while running" },
+  "int8-weights": { ...FLOAT, activations: "none", weight: INT8, data: false, summary: "8-bit weights, float arithmetic" },
+  "int4-weights": {
+    ...FLOAT,
+    activations: "none",
+    weight: { dtype: "int4", per: "block", blockSize: 32, symmetric: false },
+    data: false,
+    summary: "4-bit weights in blocks, float arithmetic",
+  },
+  w4a8: {
+    ...FLOAT,
+    activations: "static",
+    weight: { dtype: "int4", per: "block", blockSize: 64, symmetric: true },
+    data: true,
+    summary: "4-bit weights in blocks, 8-bit activations",
+  },
+  fp16: { ...FLOAT, activations: "none", weight: undefined, floatType: "float16", data: false, summary: "everything in float16 but what overflows" },
+  bf16: { ...FLOAT, activations: "none", weight: undefined, floatType: "bfloat16", data: false, summary: "everything in bfloat16" },
+  fp8: {
+    ...FLOAT,
+    activations: "static",
+    activationDType: "float8e4m3fn",
+    weight: { dtype: "float8e4m3fn", per: "channel", symmetric: true },
+    data: true,
+    summary: "float8 e4m3 weights and activations",
+  },
+} as const satisfies Record<string, Omit<Recipe, "name">>;
+
+export type RecipeName = keyof typeof RECIPES;
+
+export function recipeOf(name: string): Recipe {
+  if (!Object.hasOwn(RECIPES, name)) {
+    const known = Object.keys(RECIPES);
+    throw new QcError({ code: "plan/unknown-recipe", given: name, known, nearest: nearest(name, known) }, { exitCode: 2 });
+  }
+  return { name, ...RECIPES[name as RecipeName] };
+}
