@@ -40,4 +40,9 @@ export const IO = {
     ),
   "io/too-large": (f: { readonly path: string; readonly sizeBytes: number; readonly most: number }) =>
     error(`"${f.path}" would have ${f.sizeBytes} bytes; ONNX files end at ${f.most}`, "Let the weights go into external data."),
+  "io/npy-type": (f: { readonly file: string; readonly descr: string; readonly why: string }) =>
+    error(
+      `The array in "${f.file}" has the NumPy type ${f.descr}: ${f.why}`,
+      "Save it as a plain numeric array: numpy.asarray(x, dtype=numpy.float32) and the like.",
+    ),
 } as const satisfies Section;

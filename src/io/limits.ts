@@ -25,5 +25,15 @@ export const LIMITS = {
   inlineBytes: 1.8 * 1024 ** 3,
   /** A sparse tensor made dense: a small file may claim a huge shape. */
   denseBytes: 1024 ** 3,
+  /** Text in front of a `.npy` array: a dict of three keys. */
+  npyHeader: 64 * 1024,
+  /** Entries of one zip: a folder of samples stays far below. */
+  zipEntries: 1_000_000,
+  /** Bytes of a zip's directory, about 100 an entry. */
+  zipDirectory: 256 * 1024 ** 2,
+  /** Deflate cannot pack more tightly than this, so a directory that claims more lies. */
+  deflateRatio: 1032,
+  /** Compressed arrays up to this size are unpacked into memory once; bigger ones are read forward in pieces. */
+  inflateWhole: 1024 ** 3,
 } as const;
 export type Limit = keyof typeof LIMITS;
