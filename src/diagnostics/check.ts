@@ -1,4 +1,4 @@
-import { error, type Section, warning } from "./format.ts";
+import { error, list, type Section, warning } from "./format.ts";
 
 const db = (x: number) => `${x.toFixed(1)} dB`;
 
@@ -29,6 +29,18 @@ export const CHECK = {
       `Output "${f.output}" has only ${db(f.sqnr)} over ${f.n} samples: more noise than is useful`,
       "See where the error starts in the report's per-layer table; leave that layer in float with --skip, or use --effort default.",
     ),
+  "check/shape-differs": (f: {
+    readonly output: string;
+    readonly float: readonly number[];
+    readonly quantized: readonly number[];
+    readonly sample: string;
+  }) =>
+    error(
+      `Output "${f.output}" has shape [${f.float}] in the float model and [${f.quantized}] in the other (sample "${f.sample}")`,
+      "Compare two files of the same model.",
+    ),
+  "check/outputs-differ": (f: { readonly missing: readonly string[]; readonly have: readonly string[] }) =>
+    error(`The quantized model has no output ${list(f.missing)}; it has ${list(f.have)}`, "Compare two files of the same model."),
   "check/below-budget": (f: { readonly limit: string; readonly got: string }) =>
     error(
       `The budget "${f.limit}" is missed: ${f.got}`,
