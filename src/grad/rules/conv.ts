@@ -1,0 +1,88 @@
+import { intsAttr, stringAttr } from "../../graph/attr.ts";
+import type { Value } from "../../graph/ir.ts";
+import type { Row, Rule } from "../rule.ts";
+import { groupOf, range, spreadBack, type Window, windowOf } from "./window.ts";
+
+/** Y = X ⋆ W + b.  dX = ConvTranspose(dY, W),  dW = X ⋆ dY over samples,  db = Σ dY over (N, spatial). */
+export const conv: Rule = (r) => {
+  const group = groupOf(r);
+  const win = windowOf(r, r.x(0), r.fixed(r.x(1)).slice(2));
+  const axes = [0, ...range(2, win.kernel.length + 2)];
+  return [
+    r.need(0) ? spreadBack(r, r.dy(), r.x(1), r.x(0), r.y(), win, group) : undefined,
+    r.need(1) ? weightGradient(r, r.x(0), r.dy(), r.x(1), win, group) : undefined,
+    r.need(2) ? r.e.reduce("ReduceSum", r.dy(), axes, 0) : undefined,
+  ];
+};
+
+/** The transpose of a convolution: dX = Conv(dY, W); dW is that of a convolution whose input is dY and whose output gradient is X. */
+export const convTranspose: Rule = (r) => {
+  const group = groupOf(r);
+  const kernel = r.fixed(r.x(1)).slice(2);
+  const win = transposedWindow(r, kernel);
+  const axes = [0, ...range(2, kernel.length + 2)];
+  const attrs = { strides: win.strides, dilations: win.dilations, group, pads: [...win.begin, ...win.end] };
+  return [
+    r.need(0) ? r.e.like(r.e.op("Conv", [r.dy(), r.x(1)], attrs), r.x(0)) : undefined,
+    r.need(1) ? weightGradient(r, r.dy(), r.x(0), r.x(1), win, group) : undefined,
+    r.need(2) ? r.e.reduce("ReduceSum", r.dy(), axes, 0) : undefined,
+  ];
+};
+
+/** Pads of a ConvTranspose; `output_shape` and SAME fix the output and leave the pads to follow. */
+function transposedWindow(r: Row, kernel: readonly number[]): Window {
+  const auto = stringAttr(r.node, "auto_pad", "NOTSET");
+  const asked = intsAttr(r.node, "output_shape");
+  if (!asked && !auto.startsWith("SAME")) return windowOf(r, r.x(0), kernel);
+  const strides = intsAttr(r.node, "strides") ?? kernel.map(() => 1);
+  const dilations = intsAttr(r.node, "dilations") ?? kernel.map(() => 1);
+  const extra = intsAttr(r.node, "output_padding") ?? kernel.map(() => 0);
+  const size = r.fixed(r.x(0)).slice(2);
+  const out = asked ?? size.map((n, i) => n * strides[i]!);
+  const total = kernel.map((k, i) => Math.max(0, strides[i]! * (size[i]! - 1) + extra[i]! + dilations[i]! * (k - 1) + 1 - out[i]!));
+  const half = total.map((t) => Math.floor(t / 2));
+  const rest = total.map((t, i) => t - half[i]!);
+  return auto === "SAME_UPPER"
+    ? { kernel, strides, dilations, begin: half, end: rest }
+    : { kernel, strides, dilations, begin: rest, end: half };
+}
+
+/**
+ * dW [M, C/G, k…] of a convolution with input x [N, C, …] and output gradient g [N, M, …].
+ * Kernel 1 without padding: Σₙ g [M, P]·xᵀ [P, C]. Otherwise a convolution with the roles of samples and channels exchanged, stride and
+ * dilation exchanged: input [C/G, G·N, …], kernel g as [M, N, …], group G; its output [C/G, M, ≥ k…] is cut to k.
+ */
+function weightGradient(r: Row, x: Value, g: Value, w: Value, win: Window, group: number): Value {
+  const e = r.e;
+  const ws = r.fixed(w);
+  const { kernel, strides, dilations, begin, end } = win;
+  const spatial = range(2, kernel.length + 2);
+  const m = e.dim(g, 1);
+  if (kernel.every((k) => k === 1) && [...begin, ...end].every((p) => p === 0) && group === 1) {
+    const at = strides.every((s) => s === 1)
+      ? x
+      : e.op("Slice", [x, e.ints(spatial.map(() => 0)), e.ints(spatial.map(() => 2 ** 31 - 1)), e.ints(spatial), e.ints(strides)]);
+    const gm = e.reshape(g, [e.dim(x, 0), m, -1]);
+    const xm = e.reshape(at, [e.dim(x, 0), e.dim(x, 1), -1]);
+    const each = r.op("MatMul", gm, e.transpose(xm, [0, 2, 1]));
+    return e.like(e.reshape(e.reduce("ReduceSum", each, [0], 0), ws), w);
+  }
+  const swapped = [1, 0, ...spatial];
+  let input: Value;
+  if (group === 1) input = e.transpose(x, swapped);
+  else {
+    const rest = spatial.map((a) => e.dim(x, a));
+    const parts = e.reshape(x, [e.dim(x, 0), group, ws[1]!, ...rest]);
+    const turned = e.transpose(parts, [2, 1, 0, ...spatial.map((a) => a + 1)]);
+    const n = e.product([e.dim(x, 0), group]);
+    input = e.reshape(turned, [ws[1]!, n, ...rest]);
+  }
+  const full = e.op("Conv", [input, e.transpose(g, swapped)], {
+    strides: dilations,
+    dilations: strides,
+    group,
+    pads: [...begin, ...end],
+  });
+  const cut = e.op("Slice", [full, e.ints(spatial.map(() => 0)), e.ints(kernel), e.ints(spatial)]);
+  return e.like(e.transpose(cut, swapped), w);
+}
