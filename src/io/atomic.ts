@@ -23,14 +23,16 @@ export function writeAtomic(path: string, chunks: Chunks): void {
  * names the others comes last and never names what is not there. `discard` removes what was not committed (safe after commit).
  */
 export class OutputSet {
-  readonly #pending: { readonly path: string; readonly temporary: string }[] = [];
+  readonly #pending: { path: string; readonly temporary: string }[] = [];
 
-  write(path: string, chunks: Chunks): void {
+  /** `rename` on the result changes where the file goes (same folder), for names that depend on the content. */
+  write(path: string, chunks: Chunks): { rename(path: string): void } {
     const target = resolve(path);
     const temporary = temporaryOf(target);
     attempt(path, () => mkdirSync(dirname(target), { recursive: true }));
     removeStale(target);
-    this.#pending.push({ path: target, temporary });
+    const entry = { path: target, temporary };
+    this.#pending.push(entry);
     const fd = attempt(path, () => openSync(temporary, "wx", 0o644));
     try {
       if (typeof chunks === "string") writeAll(fd, path, new TextEncoder().encode(chunks));
@@ -40,6 +42,12 @@ export class OutputSet {
     } finally {
       closeSync(fd);
     }
+    return {
+      rename: (to) => {
+        if (dirname(resolve(to)) !== dirname(target)) throw new Error("internal: an output must stay in its folder");
+        entry.path = resolve(to);
+      },
+    };
   }
 
   commit(): void {

@@ -1,0 +1,62 @@
+import { QcError } from "../../diagnostics.ts";
+import { LIMITS } from "../../io/limits.ts";
+import { folderOf } from "../../io/path.ts";
+import { sniff } from "../../io/sniff.ts";
+import { type ByteSource, externalSource, readFile } from "../../io/source.ts";
+import type { Model } from "../ir.ts";
+import { parseModel } from "./read.ts";
+import type { OpenExternal } from "./tensor.ts";
+import { encodeModel } from "./write.ts";
+
+export { type SaveOptions, saveModel } from "./save.ts";
+
+export interface ReadOptions {
+  /** The folder in which external data is looked up. Without it, such tensors cannot be read. */
+  readonly folder?: string;
+  /** For messages. */
+  readonly label?: string;
+}
+
+/**
+ * ONNX bytes to a model. Tensors are views of the bytes, which must not change while the model lives. Never trusts the bytes: each
+ * error is a QcError that names its place, memory is bounded by the size of the input.
+ */
+export function readModel(input: Uint8Array | ByteSource, options: ReadOptions = {}): Model {
+  const isBytes = input instanceof Uint8Array;
+  const label = options.label ?? (isBytes ? "model" : input.label);
+  const size = isBytes ? input.byteLength : input.size;
+  if (size > LIMITS.modelBytes)
+    throw new QcError({ code: "io/limit", file: label, limit: "modelBytes", most: LIMITS.modelBytes, got: size, at: "the file" });
+  const bytes = isBytes ? input : input.read(0, input.size);
+  const other = sniff(bytes.subarray(0, 512));
+  if (other !== undefined) throw new QcError({ code: "io/wrong-kind", file: label, want: "ONNX model", ...other });
+  return parseModel(bytes, label, options.folder === undefined ? undefined : opener(options.folder));
+}
+
+/** Reads the file once into one buffer; external data stays in its files until it is asked for. */
+export function loadModel(path: string): Model {
+  return readModel(readFile(path, LIMITS.modelBytes), { folder: folderOf(path), label: path });
+}
+
+/** The whole model as ONNX bytes, constants included. Equal models give equal bytes. */
+export function writeModel(model: Model): Uint8Array {
+  const s = encodeModel(model);
+  if (s.byteLength > LIMITS.modelBytes)
+    throw new QcError({ code: "io/too-large", path: "model", sizeBytes: s.byteLength, most: LIMITS.modelBytes });
+  return s.toBytes();
+}
+
+/** The same bytes in parts, one tensor in memory at a time. */
+export function writeChunks(model: Model): { readonly byteLength: number; readonly chunks: Iterable<Uint8Array> } {
+  const s = encodeModel(model);
+  return { byteLength: s.byteLength, chunks: { [Symbol.iterator]: () => s.chunks() } };
+}
+
+function opener(folder: string): OpenExternal {
+  const sources = new Map<string, ByteSource>();
+  return (location) => {
+    let s = sources.get(location);
+    if (s === undefined) sources.set(location, (s = externalSource(folder, location)));
+    return s;
+  };
+}

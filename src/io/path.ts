@@ -1,0 +1,24 @@
+import { readdirSync, rmSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+
+/** For the folders that do not touch node:* themselves. */
+export function folderOf(path: string): string {
+  return dirname(resolve(path));
+}
+export function fileNameOf(path: string): string {
+  return basename(path);
+}
+export function joinPath(...parts: string[]): string {
+  return join(...parts);
+}
+/** Names in a folder, sorted; none when the folder cannot be read. */
+export function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder).sort();
+  } catch {
+    return [];
+  }
+}
+export function removeFile(path: string): void {
+  rmSync(path, { force: true });
+}
