@@ -136,7 +136,7 @@ async function foldApart(o: LayerOptions, values: readonly string[], sums: reado
       o.signal?.throwIfAborted();
       const { feeds } = await o.data.sample(index);
       const [x, y] = await Promise.all([float.run(feeds, values), quantized.run(feeds, values)]);
-      values.forEach((name, i) => addPair(sums[i]!, x[name]!, y[name]!));
+      for (const [i, name] of values.entries()) addPair(sums[i]!, x[name]!, y[name]!);
     }
   } finally {
     await Promise.all([float.release(), quantized.release()]);

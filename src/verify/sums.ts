@@ -53,7 +53,10 @@ export class OutputSums {
       throw new QcError({ code: "check/shape-differs", output: this.#name, float: x.dims, quantized: y.dims, sample });
     const a = floatsOf(x);
     const b = floatsOf(y);
-    if (a === undefined || b === undefined) return this.#addExact(x, y, sample);
+    if (a === undefined || b === undefined) {
+      this.#addExact(x, y, sample);
+      return;
+    }
     this.#shape = x.dims;
     let signal = 0;
     let noise = 0;
