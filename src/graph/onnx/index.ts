@@ -4,9 +4,11 @@ import { folderOf } from "../../io/path.ts";
 import { sniff } from "../../io/sniff.ts";
 import { type ByteSource, externalSource, readFile } from "../../io/source.ts";
 import type { Model } from "../ir.ts";
+import type { TensorData } from "../tensor.ts";
 import { parseModel } from "./read.ts";
-import type { OpenExternal } from "./tensor.ts";
-import { encodeModel } from "./write.ts";
+import { type OpenExternal, readTensor } from "./tensor.ts";
+import { Place, Wire } from "./wire.ts";
+import { encodeModel, encodeTensor } from "./write.ts";
 
 export { type SaveOptions, saveModel } from "./save.ts";
 
@@ -59,4 +61,15 @@ function opener(folder: string): OpenExternal {
     if (s === undefined) sources.set(location, (s = externalSource(folder, location)));
     return s;
   };
+}
+
+/** One TensorProto alone in a file (`input_0.pb` of ONNX test data). */
+export function readTensorProto(bytes: Uint8Array, label = "tensor"): { readonly name: string; readonly data: TensorData } {
+  const place = new Place(label);
+  return readTensor(new Wire(bytes, 0, bytes.length, place), { place, open: undefined, external: [] });
+}
+
+/** The bytes of a TensorProto. */
+export function writeTensorProto(data: TensorData, name = ""): Uint8Array {
+  return encodeTensor(data, name).toBytes();
 }

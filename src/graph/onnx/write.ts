@@ -209,3 +209,10 @@ function writeFunction(s: Sink, f: FunctionDef, options: WriteOptions): void {
   writeEntries(s, 14, f.metadata);
   for (const u of f.unknown) s.raw(u);
 }
+
+/** A TensorProto by itself. */
+export function encodeTensor(t: TensorData, name: string): Sink {
+  const s = new Sink();
+  writeTensor(s, t, name, {}, undefined);
+  return s;
+}
