@@ -79,8 +79,8 @@ export class Observer {
     for (let i = 0; i < x.length; i++) {
       const v = x[i]!;
       if (v >= lo && v <= hi) continue;
-      if (v - v !== 0) {
-        if (v !== v) this.#nan++;
+      if (!Number.isFinite(v)) {
+        if (Number.isNaN(v)) this.#nan++;
         else this.#inf++;
         this.#finite--;
         continue;
@@ -98,7 +98,7 @@ export class Observer {
     let hi = -Infinity;
     for (let i = 0; i < x.length; i++) {
       const v = x[i]!;
-      if (v - v !== 0) continue;
+      if (!Number.isFinite(v)) continue;
       if (v < lo) lo = v;
       if (v > hi) hi = v;
     }
@@ -121,8 +121,8 @@ export class Observer {
   }
 
   #one(v: number): void {
-    if (v - v !== 0) {
-      if (v !== v) this.#nan++;
+    if (!Number.isFinite(v)) {
+      if (Number.isNaN(v)) this.#nan++;
       else this.#inf++;
       return;
     }

@@ -6,12 +6,14 @@ export interface ValueStats {
   readonly name: string;
   /** Finite elements, exact zeros included. */
   readonly count: number;
+  /** 0 where only the range was asked for. */
   readonly zeros: number;
   readonly nan: number;
   readonly inf: number;
   /** Of the finite elements; +Infinity / -Infinity when there was none. */
   readonly min: number;
   readonly max: number;
+  /** Absent when no element was finite, or only the range was asked for. */
   readonly hist: Histogram | undefined;
   /** Runs that contributed (one sample a run). */
   readonly runs: number;
@@ -19,8 +21,9 @@ export interface ValueStats {
 
 /**
  * Signed histogram with bins of width 2^exp: bin i of `counts` covers [(first + i) * 2^exp, (first + i + 1) * 2^exp).
- * The width is the smallest power of two for which the observed range fits `BINS` bins, reached by merging pairs, so that it does not
- * depend on order, batching or shards. Exact zeros are counted in `zeros` only, not here.
+ * The width is the smallest power of two for which [min, max] fits 4096 bins (2049 or more, unless the range is narrower than 2^-19
+ * of the largest magnitude), reached by merging pairs, so that it does not depend on order, batching or shards. Exact zeros are counted
+ * in `zeros` only, not here.
  */
 export interface Histogram {
   readonly exp: number;
@@ -53,5 +56,7 @@ export interface Calibrator {
 export interface RangeChoice extends Range {
   /** Fraction of finite elements outside the range. */
   readonly clipped: number;
+  /** Entropy: fraction of the non-zero elements that it had to leave out as spikes of the histogram. */
+  readonly spikes?: number;
   readonly note?: string;
 }
