@@ -33,6 +33,15 @@ export interface DataSet {
   readonly metric: Metric | undefined;
   /** Class index per sample where known cheaply (stratified draws). */
   readonly classes: readonly (number | undefined)[] | undefined;
+  /** Input → output fed back (`SessionOptions.state`). Samples then follow each other within a sequence. */
+  readonly state?: Readonly<Record<string, string>>;
+  /**
+   * Per sample the number of its sequence; samples of one sequence stand side by side, in order, and have one role. The first of a
+   * sequence feeds the state inputs, the others leave them out. undefined: every sample stands alone.
+   */
+  readonly sequences?: readonly number[] | undefined;
+  /** Keys the hashes of samples in manifests, so that outsiders cannot test who is in the set. Never written anywhere. */
+  readonly secret?: string;
   sample(index: number): Promise<Sample>;
 }
 
@@ -44,10 +53,13 @@ export interface Metric {
   readonly name: string;
   readonly unit: "%" | "dB" | "";
   readonly better: "higher" | "lower";
+  /** The metric compares with the float model's outputs: `add` needs its third argument. */
+  readonly needsReference?: boolean;
   start(): MetricState;
 }
 export interface MetricState {
-  add(outputs: Readonly<Record<string, Tensor>>, sample: Sample): void;
+  /** `reference`: the float model's outputs for the same sample. */
+  add(outputs: Readonly<Record<string, Tensor>>, sample: Sample, reference?: Readonly<Record<string, Tensor>>): void;
   result(): MetricResult;
 }
 export interface MetricResult {
@@ -56,4 +68,6 @@ export interface MetricResult {
   readonly perSample: readonly number[] | undefined;
   /** 95% interval of `value` alone, when it can be had. */
   readonly interval?: readonly [number, number];
+  /** Further figures: mAP over 0.5…0.95, next-token accuracy. */
+  readonly more?: Readonly<Record<string, number>>;
 }
