@@ -21,28 +21,42 @@ export const PLAN = {
   "plan/recipe-unavailable": (f: { readonly recipe: string; readonly target: string; readonly why: string }) =>
     error(`Recipe "${f.recipe}" is not available for target "${f.target}": ${f.why}`, "Choose another recipe or target."),
   "plan/skip-without-match": (f: { readonly pattern: string; readonly nearest: string | undefined }) =>
-    error(`--skip "${f.pattern}" matches no node`, f.nearest !== undefined ? `Did you mean "${f.nearest}"?` : "List the nodes with `qc inspect`."),
+    error(
+      `--skip "${f.pattern}" matches no node`,
+      f.nearest !== undefined ? `Did you mean "${f.nearest}"?` : "List the nodes with `qc inspect`.",
+    ),
   "plan/not-finite": (f: { readonly value: string; readonly node: string }) =>
     error(`Weight "${f.value}" of node "${f.node}" holds NaN or infinity`, "Repair the model, or leave the node out with --skip."),
   "plan/no-stats": (f: { readonly recipe: string }) =>
     error(`Recipe "${f.recipe}" needs statistics of the activations`, "Give data with --data, or statistics with --stats."),
   "plan/nothing-quantized": (f: { readonly nodes: number; readonly why: string }) =>
-    warning(`No node was quantized: ${plural(f.nodes, "node")} left in float, most of them because ${f.why}`, "Look at the reasons with `qc explain`."),
+    warning(
+      `No node was quantized: ${plural(f.nodes, "node")} left in float, most of them because ${f.why}`,
+      "Look at the reasons with `qc explain`.",
+    ),
   "plan/range-unsound": (f: { readonly value: string; readonly bulkDb: number; readonly nodes: readonly string[] }) =>
     warning(
       `An 8-bit range over "${f.value}" would leave ${f.bulkDb.toFixed(1)} dB of all but its largest values: ${list(f.nodes)} stay float`,
       "Rare values are far larger than the rest. See `qc stats show`.",
     ),
   "plan/malformed": (f: { readonly file: string; readonly at: string; readonly detail: string }) =>
-    error(`${f.file} is not a plan: ${f.at}: ${f.detail}`, "Write it again with `qc plan`, or repair this place; docs/plan.schema.json has the form."),
+    error(
+      `${f.file} is not a plan: ${f.at}: ${f.detail}`,
+      "Write it again with `qc plan`, or repair this place; docs/plan.schema.json has the form.",
+    ),
   "plan/tensors-mismatch": (f: { readonly file: string; readonly want: string; readonly got: string }) =>
-    error(`${f.file} is not the file that the plan was written with (sha256 ${f.got.slice(0, 12)}…, the plan says ${f.want.slice(0, 12)}…)`, "Keep plan.json and plan.tensors together."),
+    error(
+      `${f.file} is not the file that the plan was written with (sha256 ${f.got.slice(0, 12)}…, the plan says ${f.want.slice(0, 12)}…)`,
+      "Keep plan.json and plan.tensors together.",
+    ),
   "plan/illegal": (f: { readonly constraint: string; readonly at: string; readonly detail: string }) =>
     error(`The plan breaks ${f.constraint} at ${f.at}: ${f.detail}`, "Repair the plan, or make a new one with `qc plan`."),
   "plan/wrong-model": (f: { readonly part: "structure" | "weights" | "prepare"; readonly want: string; readonly got: string }) =>
     error(
       `The plan is for another model: ${f.part} ${f.got.slice(0, 12)}…, the plan says ${f.want.slice(0, 12)}…`,
-      f.part === "prepare" ? "It was made with another version of the rewrite rules: plan again." : "Apply it to the model that it was made from.",
+      f.part === "prepare"
+        ? "It was made with another version of the rewrite rules: plan again."
+        : "Apply it to the model that it was made from.",
     ),
   "plan/wrong-target": (f: { readonly want: string; readonly got: string }) =>
     error(`The plan is for target "${f.want}", not for "${f.got}"`, "Plan again for this target; the statistics can be used again."),

@@ -95,7 +95,11 @@ export function absmaxOf(x: Float32Array, shape: readonly number[], g: Granulari
 }
 
 /** Lowest and highest element of every parameter's elements. */
-export function minmaxOf(x: Float32Array, shape: readonly number[], g: Granularity): { readonly min: Float64Array; readonly max: Float64Array } {
+export function minmaxOf(
+  x: Float32Array,
+  shape: readonly number[],
+  g: Granularity,
+): { readonly min: Float64Array; readonly max: Float64Array } {
   const n = paramCount(shape, g);
   const min = new Float64Array(n).fill(Number.POSITIVE_INFINITY);
   const max = new Float64Array(n).fill(Number.NEGATIVE_INFINITY);

@@ -12,7 +12,12 @@ export interface Recipe {
   readonly activationDType?: "float8e4m3fn";
   /** undefined: weights are only cast. */
   readonly weight:
-    | { readonly dtype: IntDType | "float8e4m3fn"; readonly per: "channel" | "tensor" | "block"; readonly blockSize?: number; readonly symmetric: boolean }
+    | {
+        readonly dtype: IntDType | "float8e4m3fn";
+        readonly per: "channel" | "tensor" | "block";
+        readonly blockSize?: number;
+        readonly symmetric: boolean;
+      }
     | undefined;
   /** What the rest of the network is cast to. */
   readonly floatType: "float32" | "float16" | "bfloat16";
@@ -25,8 +30,20 @@ const INT8 = { dtype: "int8", per: "channel", symmetric: true } as const;
 const FLOAT = { activationBits: 8, floatType: "float32" } as const;
 
 export const RECIPES = {
-  int8: { ...FLOAT, activations: "static", weight: INT8, data: true, summary: "8-bit weights and activations, parameters from calibration data" },
-  "int8-dynamic": { ...FLOAT, activations: "dynamic", weight: INT8, data: false, summary: "8-bit weights, activations quantized while running" },
+  int8: {
+    ...FLOAT,
+    activations: "static",
+    weight: INT8,
+    data: true,
+    summary: "8-bit weights and activations, parameters from calibration data",
+  },
+  "int8-dynamic": {
+    ...FLOAT,
+    activations: "dynamic",
+    weight: INT8,
+    data: false,
+    summary: "8-bit weights, activations quantized while running",
+  },
   "int8-weights": { ...FLOAT, activations: "none", weight: INT8, data: false, summary: "8-bit weights, float arithmetic" },
   "int4-weights": {
     ...FLOAT,
@@ -42,7 +59,14 @@ export const RECIPES = {
     data: true,
     summary: "4-bit weights in blocks, 8-bit activations",
   },
-  fp16: { ...FLOAT, activations: "none", weight: undefined, floatType: "float16", data: false, summary: "everything in float16 but what overflows" },
+  fp16: {
+    ...FLOAT,
+    activations: "none",
+    weight: undefined,
+    floatType: "float16",
+    data: false,
+    summary: "everything in float16 but what overflows",
+  },
   bf16: { ...FLOAT, activations: "none", weight: undefined, floatType: "bfloat16", data: false, summary: "everything in bfloat16" },
   fp8: {
     ...FLOAT,

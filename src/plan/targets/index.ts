@@ -30,7 +30,8 @@ export function targetOf(spec: string): Target {
     case "ort-webgpu":
       return ORT_WEBGPU;
     case "tensorrt":
-      if (version !== undefined && !TENSORRT_VERSIONS.includes(version)) throw unknown(spec, "version of tensorrt", version, TENSORRT_VERSIONS);
+      if (version !== undefined && !TENSORRT_VERSIONS.includes(version))
+        throw unknown(spec, "version of tensorrt", version, TENSORRT_VERSIONS);
       if (arch !== undefined && !TENSORRT_ARCHS.includes(arch)) throw unknown(spec, "architecture of tensorrt", arch, TENSORRT_ARCHS);
       return tensorrt(version, arch);
     default:

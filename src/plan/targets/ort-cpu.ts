@@ -3,7 +3,13 @@ import { lowestOpset, type Target, type WeightRow } from "../target.ts";
 const SELECTORS = "onnxruntime core/optimizer/qdq_transformer/selectors_actions/qdq_selectors.cc; experiment with 1.30";
 const INT8: WeightRow = { dtype: "int8", per: ["channel", "tensor"], symmetricOnly: true, form: "qdq", withActivation: true };
 const INT8_ONLY: WeightRow = { ...INT8, withActivation: false };
-const NBITS: WeightRow = { dtype: "uint4", per: ["block"], blockSizes: [16, 32, 64, 128, 256], form: "matmul-nbits", withActivation: false };
+const NBITS: WeightRow = {
+  dtype: "uint4",
+  per: ["block"],
+  blockSizes: [16, 32, 64, 128, 256],
+  form: "matmul-nbits",
+  withActivation: false,
+};
 const INT4_ONLY: WeightRow = { dtype: "int4", per: ["block", "channel"], form: "qdq", withActivation: false };
 const DYNAMIC: WeightRow = { ...INT8, form: "matmul-integer" };
 
@@ -21,8 +27,20 @@ export const ORT_CPU: Target = {
   tieMovement: true,
   domains: ["com.microsoft"],
   rows: [
-    { ops: ["Conv"], activation: ["uint8"], output: "own", weight: [INT8, INT8_ONLY], source: `${SELECTORS}: QLinearConv needs a Q on the output` },
-    { ops: ["MatMul"], activation: ["uint8"], output: "wanted", weight: [INT8, DYNAMIC, INT8_ONLY, NBITS, INT4_ONLY], source: `${SELECTORS}: QLinearMatMul with a Q, MatMulIntegerToFloat without` },
+    {
+      ops: ["Conv"],
+      activation: ["uint8"],
+      output: "own",
+      weight: [INT8, INT8_ONLY],
+      source: `${SELECTORS}: QLinearConv needs a Q on the output`,
+    },
+    {
+      ops: ["MatMul"],
+      activation: ["uint8"],
+      output: "wanted",
+      weight: [INT8, DYNAMIC, INT8_ONLY, NBITS, INT4_ONLY],
+      source: `${SELECTORS}: QLinearMatMul with a Q, MatMulIntegerToFloat without`,
+    },
     {
       ops: ["Gemm"],
       when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
@@ -32,10 +50,29 @@ export const ORT_CPU: Target = {
       source: `${SELECTORS}: QGemm, with or without a Q`,
     },
     { ops: ["ConvTranspose"], activation: [], output: "none", weight: [INT8_ONLY], source: `${SELECTORS}: no quantized kernel` },
-    { ops: ["Add", "Mul"], activation: ["uint8"], output: "own", weight: [], source: `${SELECTORS}: QLinearAdd, QLinearMul need both inputs and the output quantized` },
-    { ops: ["AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"], activation: ["uint8"], output: "own", weight: [], source: `${SELECTORS}: one DQ and a Q` },
+    {
+      ops: ["Add", "Mul"],
+      activation: ["uint8"],
+      output: "own",
+      weight: [],
+      source: `${SELECTORS}: QLinearAdd, QLinearMul need both inputs and the output quantized`,
+    },
+    {
+      ops: ["AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"],
+      activation: ["uint8"],
+      output: "own",
+      weight: [],
+      source: `${SELECTORS}: one DQ and a Q`,
+    },
     { ops: ["Concat"], activation: ["uint8"], output: "own", weight: [], source: `${SELECTORS}: QLinearConcat; scales may differ` },
-    { ops: ["MaxPool"], when: { opset: 12 }, activation: ["uint8"], output: "same", weight: [], source: `${SELECTORS}: 8-bit MaxPool since opset 12` },
+    {
+      ops: ["MaxPool"],
+      when: { opset: 12 },
+      activation: ["uint8"],
+      output: "same",
+      weight: [],
+      source: `${SELECTORS}: 8-bit MaxPool since opset 12`,
+    },
     {
       ops: ["Resize"],
       when: { attrs: { mode: ["nearest", null] } },
@@ -65,12 +102,21 @@ export const ORT_CPU: Target = {
       weight: [{ dtype: "int8", per: ["channel"], symmetricOnly: true, form: "dynamic-lstm", withActivation: true }, INT8_ONLY],
       source: "com.microsoft DynamicQuantizeLSTM (onnxruntime contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc)",
     },
-    { ops: ["GRU", "RNN"], activation: [], output: "none", weight: [INT8_ONLY], source: "experiment: onnxruntime 1.30 runs them with DequantizeLinear on W and R" },
+    {
+      ops: ["GRU", "RNN"],
+      activation: [],
+      output: "none",
+      weight: [INT8_ONLY],
+      source: "experiment: onnxruntime 1.30 runs them with DequantizeLinear on W and R",
+    },
     {
       ops: ["Gather"],
       activation: [],
       output: "none",
-      weight: [{ dtype: "uint4", per: ["block"], blockSizes: [16, 32, 64, 128, 256], form: "gather-block", withActivation: false }, INT8_ONLY],
+      weight: [
+        { dtype: "uint4", per: ["block"], blockSizes: [16, 32, 64, 128, 256], form: "gather-block", withActivation: false },
+        INT8_ONLY,
+      ],
       source: "com.microsoft GatherBlockQuantized (onnxruntime docs/ContribOperators.md)",
     },
   ],

@@ -5,12 +5,38 @@ const BUILDER = "experiment: parser and builder of TensorRT-RTX 1.7.1";
 const INT8: WeightRow = { dtype: "int8", per: ["channel", "tensor"], symmetricOnly: true, form: "qdq", withActivation: true };
 const INT8_ONLY: WeightRow = { ...INT8, withActivation: false };
 const FP8: WeightRow = { dtype: "float8e4m3fn", per: ["channel", "tensor"], symmetricOnly: true, form: "qdq", withActivation: true };
-const INT4_ONLY: WeightRow = { dtype: "int4", per: ["block"], blockSizes: [64, 128], symmetricOnly: true, form: "qdq", withActivation: false };
-const INT4_INT8: WeightRow = { dtype: "int4", per: ["block"], blockSizes: [64, 128], symmetricOnly: true, form: "qdq-requantized", withActivation: true };
+const INT4_ONLY: WeightRow = {
+  dtype: "int4",
+  per: ["block"],
+  blockSizes: [64, 128],
+  symmetricOnly: true,
+  form: "qdq",
+  withActivation: false,
+};
+const INT4_INT8: WeightRow = {
+  dtype: "int4",
+  per: ["block"],
+  blockSizes: [64, 128],
+  symmetricOnly: true,
+  form: "qdq-requantized",
+  withActivation: true,
+};
 
 const ROWS: readonly TargetRow[] = [
-  { ops: ["Conv"], activation: ["int8"], output: "none", weight: [INT8, INT8_ONLY], source: `${NVIDIA}; ${BUILDER}: correlation i:Int8 c:Int8` },
-  { ops: ["Gemm", "MatMul"], activation: ["int8"], output: "none", weight: [INT8, INT4_INT8, INT4_ONLY, INT8_ONLY], source: `${NVIDIA}; ${BUILDER}: gemm i:Int8 c:Int8` },
+  {
+    ops: ["Conv"],
+    activation: ["int8"],
+    output: "none",
+    weight: [INT8, INT8_ONLY],
+    source: `${NVIDIA}; ${BUILDER}: correlation i:Int8 c:Int8`,
+  },
+  {
+    ops: ["Gemm", "MatMul"],
+    activation: ["int8"],
+    output: "none",
+    weight: [INT8, INT4_INT8, INT4_ONLY, INT8_ONLY],
+    source: `${NVIDIA}; ${BUILDER}: gemm i:Int8 c:Int8`,
+  },
   {
     ops: ["Add"],
     activation: ["int8"],
@@ -19,7 +45,13 @@ const ROWS: readonly TargetRow[] = [
     weight: [],
     source: `${NVIDIA}: quantize the residual input of a skip connection, not the output of the Conv that feeds the sum`,
   },
-  { ops: ["ConvTranspose"], activation: [], output: "none", weight: [], source: `${BUILDER}: int8 ConvTranspose builds in float32, with a dequantizing kernel at each run` },
+  {
+    ops: ["ConvTranspose"],
+    activation: [],
+    output: "none",
+    weight: [],
+    source: `${BUILDER}: int8 ConvTranspose builds in float32, with a dequantizing kernel at each run`,
+  },
   {
     ops: ["Concat", "MaxPool", "Reshape", "Transpose", "Slice", "Split", "Flatten", "Squeeze", "Unsqueeze", "Identity", "DepthToSpace"],
     activation: ["int8"],
@@ -30,12 +62,26 @@ const ROWS: readonly TargetRow[] = [
   { ops: ["Gather"], activation: [], output: "none", weight: [INT4_ONLY], source: `${BUILDER}: int4 block Gather is one fused kernel` },
 ];
 const FP8_ROWS: readonly TargetRow[] = [
-  { ops: ["Conv", "Gemm", "MatMul"], activation: ["float8e4m3fn"], output: "none", weight: [FP8], source: `${BUILDER}: correlation i:FP8 c:FP8, gemm i:FP8 c:FP8` },
+  {
+    ops: ["Conv", "Gemm", "MatMul"],
+    activation: ["float8e4m3fn"],
+    output: "none",
+    weight: [FP8],
+    source: `${BUILDER}: correlation i:FP8 c:FP8, gemm i:FP8 c:FP8`,
+  },
 ];
 const NOTES: readonly TargetNote[] = [
   { rule: "symmetric", text: "Zero points are 0: the parser refuses anything else", source: `${BUILDER}: shiftIsAllZeros(zeroPoint)` },
-  { rule: "bias", text: "A bias stays float: int32 through DequantizeLinear is refused", source: `${BUILDER}: "input has type Int32 but must have type FP8, FP4, Int4, Int8, or UInt8"` },
-  { rule: "kernel-shape", text: "Conv carries kernel_shape: TensorRT 8.6 refuses a DequantizeLinear weight without it", source: "experiment with TensorRT 8.6.0" },
+  {
+    rule: "bias",
+    text: "A bias stays float: int32 through DequantizeLinear is refused",
+    source: `${BUILDER}: "input has type Int32 but must have type FP8, FP4, Int4, Int8, or UInt8"`,
+  },
+  {
+    rule: "kernel-shape",
+    text: "Conv carries kernel_shape: TensorRT 8.6 refuses a DequantizeLinear weight without it",
+    source: "experiment with TensorRT 8.6.0",
+  },
   { rule: "zero-point-written", text: "Zero points are written out: TensorRT 8.6 fails without", source: "experiment with TensorRT 8.6.0" },
 ];
 
@@ -55,7 +101,10 @@ export function tensorrt(version: string | undefined, arch: string | undefined):
   const fp8 = !old && (cap === undefined || cap >= 89);
   const max = old ? 17 : major !== undefined && major < 11 ? 23 : 24;
   const emit = (need: Need): number => lowestOpset(need);
-  const rows = ROWS.map((r) => ({ ...r, weight: r.weight.filter((w) => w.dtype === "int8" || (!old && (cap === undefined || cap >= 80))) }));
+  const rows = ROWS.map((r) => ({
+    ...r,
+    weight: r.weight.filter((w) => w.dtype === "int8" || (!old && (cap === undefined || cap >= 80))),
+  }));
   return {
     name: "tensorrt",
     version,

@@ -1,0 +1,95 @@
+import type { Graph, Node, Value } from "../../graph/ir.ts";
+import { floats, type TensorData, tensorFromBytes } from "../../graph/tensor.ts";
+import { tensorType } from "../../graph/types.ts";
+import { readTensorNumbers } from "../../plan/tensors.ts";
+import type { Numbers, PlanBundle, Scheme } from "../../plan/types.ts";
+import { type IntDType, isIntDType } from "../../quant/dtype.ts";
+import { paramCount } from "../../quant/encode.ts";
+import { qparamShape } from "../../quant/granularity.ts";
+import { packCodes } from "../../quant/pack.ts";
+
+export const RULE = "lower";
+
+/** The numbers of a plan as an array: written out in the document, or a tensor of the bundle. */
+export function readNumbers(bundle: PlanBundle, n: Numbers): Float64Array {
+  if (!("tensor" in n)) return Float64Array.from(n);
+  return Float64Array.from(readTensorNumbers(bundle.tensors.get(n.tensor)!));
+}
+
+/** The same, one for each channel or block. */
+export function spread(x: Float64Array, count: number): Float64Array {
+  return x.length === 1 && count !== 1 ? new Float64Array(count).fill(x[0]!) : x;
+}
+
+/** Scale and zero point of a site as constants next to `anchor`: a scalar, a vector, or one for each block. */
+export function paramConstants(
+  graph: Graph,
+  stem: string,
+  shape: readonly number[],
+  scheme: Scheme,
+  scale: Float64Array,
+  zeroPoint: Float64Array,
+): { readonly scale: Value; readonly zeroPoint: Value } {
+  if (!isIntDType(scheme.dtype)) throw new Error(`internal: no affine parameters of ${scheme.dtype}`);
+  const dims = qparamShape(shape, scheme.granularity);
+  const n = paramCount(shape, scheme.granularity);
+  return {
+    scale: graph.constant(floats(spread(scale, n), dims), `${stem}_scale`),
+    zeroPoint: graph.constant(codesTensor(spread(zeroPoint, n), dims, scheme.dtype), `${stem}_zero_point`),
+  };
+}
+
+export function codesTensor(codes: ArrayLike<number>, shape: readonly number[], dtype: IntDType): TensorData {
+  return tensorFromBytes(dtype, shape, packCodes(codes, dtype));
+}
+
+/** Attributes of a Q or DQ node for a granularity. A scalar has none: `axis` would be ignored. */
+export function axisAttrs(scheme: Scheme): Record<string, number> {
+  const g = scheme.granularity;
+  if (g.kind === "tensor") return {};
+  return g.kind === "channel" ? { axis: g.axis } : { axis: g.axis, block_size: g.size };
+}
+
+/** A Q node on `input` and a DQ node behind it, just before `before` or at the end of what `input` needs. */
+export function quantizePair(
+  graph: Graph,
+  input: Value,
+  stem: string,
+  attrs: Record<string, number>,
+  p: { readonly scale: Value; readonly zeroPoint: Value },
+  place: (spec: Parameters<Graph["append"]>[0]) => Node,
+): Value {
+  const q = place({
+    op: "QuantizeLinear",
+    name: `${stem}_QuantizeLinear`,
+    inputs: [input, p.scale, p.zeroPoint],
+    outputs: [graph.freshName(`${stem}_quantized`)],
+    attrs,
+    origin: { rule: RULE, from: [input.name] },
+  });
+  const codes = q.outputs[0]!;
+  graph.setType(codes, tensorType(p.zeroPoint.data!.dtype, shapeOf(input)));
+  const dq = graph.insertAfter(q, {
+    op: "DequantizeLinear",
+    name: `${stem}_DequantizeLinear`,
+    inputs: [codes, p.scale, p.zeroPoint],
+    outputs: [graph.freshName(`${stem}_dequantized`)],
+    attrs,
+    origin: { rule: RULE, from: [input.name] },
+  });
+  const out = dq.outputs[0]!;
+  graph.setType(out, tensorType("float32", shapeOf(input)));
+  return out;
+}
+
+function shapeOf(v: Value) {
+  return v.type?.kind === "tensor" ? v.type.shape : undefined;
+}
+
+/** Where a node that reads `value` may stand first: behind its producer, or at the start of the graph. */
+export function behind(graph: Graph, value: Value): (spec: Parameters<Graph["append"]>[0]) => Node {
+  const p = value.producer;
+  if (p && p.graph === graph) return (spec) => graph.insertAfter(p, spec);
+  const first = graph.nodes[0];
+  return first ? (spec) => graph.insertBefore(first, spec) : (spec) => graph.append(spec);
+}

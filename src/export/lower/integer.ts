@@ -1,0 +1,73 @@
+import { floatAttr, intAttr } from "../../graph/attr.ts";
+import { transpose } from "../../graph/constant.ts";
+import type { Graph, Node, Use, Value } from "../../graph/ir.ts";
+import { floats } from "../../graph/tensor.ts";
+import { DTYPES, isIntDType } from "../../quant/dtype.ts";
+import { behind, codesTensor, RULE, spread } from "./emit.ts";
+import { replaceOutput } from "./gather.ts";
+import type { Coded } from "./weights.ts";
+
+/** What DynamicQuantizeLinear made of a value: codes, scale, zero point. Readers of one value share it. */
+const SUFFIX = "_DynamicQuantizeLinear";
+
+/**
+ * Y = A·W + b with A quantized while running:
+ *   Aq, s, z = DynamicQuantizeLinear(A);  Y = Cast(MatMulInteger(Aq, Wq, z)) * (s * sW) [+ b]
+ * W int8 [K, N], sW a scalar or [N]. The order of the two products of scales is the one that onnxruntime fuses.
+ */
+export function lowerMatMulInteger(c: Coded, uses: readonly Use[]): void {
+  const { dtype } = c.site.scheme;
+  if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
+  for (const { node, input } of uses) {
+    const graph = node.graph;
+    const gemm = node.attrs.has("transB") || node.attrs.has("alpha") || node.inputs[2] !== undefined;
+    if (input !== 1 || intAttr(node, "transA", 0) !== 0 || floatAttr(node, "alpha", 1) !== 1 || floatAttr(node, "beta", 1) !== 1)
+      throw new Error(`internal: "${node.name}" has no MatMulInteger form: the plan was not checked`);
+    const flip = intAttr(node, "transB", 0) === 1;
+    const [rows, columns] = [c.shape[0]!, c.shape[1]!];
+    const codes = flip ? Int32Array.from(transpose(Float32Array.from(c.codes), c.shape, [1, 0])) : c.codes;
+    const old = node.outputs[0]!;
+    const stem = node.name !== "" ? node.name : old.name;
+    const n = flip ? rows : columns;
+    const weight = graph.constant(codesTensor(codes, flip ? [columns, rows] : c.shape, dtype), `${c.value.name}_quantized`);
+    const scale = graph.constant(floats(spread(c.scale, c.scale.length), c.scale.length === 1 ? [] : [n]), `${c.value.name}_scale`);
+    const dyn = dynamicOf(graph, node.inputs[0]!);
+    const put = (op: string, inputs: (Value | undefined)[], hint: string, attrs: Record<string, number> = {}): Value =>
+      graph.insertBefore(node, {
+        op,
+        name: `${stem}_${hint}`,
+        inputs,
+        outputs: [graph.freshName(`${old.name}_${hint}`)],
+        attrs,
+        origin: { rule: RULE, from: [stem] },
+      }).outputs[0]!;
+    const sums = put("MatMulInteger", [dyn[0], weight, dyn[2]], "sums");
+    const real = put("Cast", [sums], "real", { to: DTYPES.float32.code });
+    const scales = put("Mul", [dyn[1], scale], "scales");
+    let out = put("Mul", [real, scales], "scaled");
+    if (gemm && node.inputs[2]) out = put("Add", [out, node.inputs[2]], "biased");
+    graph.setType(out, old.type);
+    replaceOutput(node, old, out);
+  }
+}
+
+function dynamicOf(graph: Graph, value: Value): readonly [Value, Value, Value] {
+  const known = value.uses.find((u) => u.node.op === "DynamicQuantizeLinear" && u.node.graph === graph)?.node;
+  const node: Node =
+    known ??
+    behind(
+      graph,
+      value,
+    )({
+      op: "DynamicQuantizeLinear",
+      name: value.name + SUFFIX,
+      inputs: [value],
+      outputs: [
+        graph.freshName(`${value.name}_quantized`),
+        graph.freshName(`${value.name}_scale`),
+        graph.freshName(`${value.name}_zero_point`),
+      ],
+      origin: { rule: RULE, from: [value.name] },
+    });
+  return [node.outputs[0]!, node.outputs[1]!, node.outputs[2]!];
+}

@@ -1,0 +1,131 @@
+import { constantOf } from "../../graph/constant.ts";
+import type { Graph, Node, Use, Value } from "../../graph/ir.ts";
+import { tensorType } from "../../graph/types.ts";
+import type { PlanBundle } from "../../plan/types.ts";
+import { isIntDType } from "../../quant/dtype.ts";
+import { encode } from "../../quant/encode.ts";
+import { unpackCodes } from "../../quant/pack.ts";
+import { axisAttrs, codesTensor, paramConstants, RULE, readNumbers } from "./emit.ts";
+import { lowerGatherCodes } from "./gather.ts";
+import { lowerMatMulInteger } from "./integer.ts";
+import type { Resolver, WeightPlanSite } from "./resolve.ts";
+
+/** A weight as codes: what every form starts from. `codes` flat and row-major in `shape`. */
+export interface Coded {
+  readonly site: WeightPlanSite;
+  readonly value: Value;
+  readonly shape: readonly number[];
+  readonly codes: Int32Array;
+  readonly scale: Float64Array;
+  readonly zeroPoint: Float64Array;
+}
+
+/** Constants shared by the sites of one value with equal codes and parameters (an embedding and the output projection). */
+export class Constants {
+  readonly #made = new Map<Value, Map<string, { readonly codes: Value; readonly scale: Value; readonly zeroPoint: Value }>>();
+
+  of(c: Coded): { readonly codes: Value; readonly scale: Value; readonly zeroPoint: Value } {
+    const { scheme } = c.site;
+    const key = JSON.stringify([scheme, c.site.scale, c.site.zeroPoint, c.site.codes ?? null, "tensor" in c.site.scale ? [...c.scale] : 0]);
+    const known = this.#made.get(c.value) ?? new Map();
+    this.#made.set(c.value, known);
+    const old = known.get(key);
+    if (old) return old;
+    if (!isIntDType(scheme.dtype)) throw new Error(`internal: codes of ${scheme.dtype}`);
+    const graph = c.value.graph;
+    const stem = c.value.name;
+    const made = {
+      codes: graph.constant(codesTensor(c.codes, c.shape, scheme.dtype), `${stem}_quantized`),
+      ...paramConstants(graph, stem, c.shape, scheme, c.scale, c.zeroPoint),
+    };
+    known.set(key, made);
+    return made;
+  }
+}
+
+/** Weight sites to constants and the nodes of their form. The floats lose their last use and are swept away. */
+export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
+  const constants = new Constants();
+  for (const site of bundle.plan.sites) {
+    if (site.kind !== "weight") continue;
+    const value = resolve.value(site.value);
+    const uses = resolve.uses(site, value);
+    const coded = codesOf(bundle, site, value);
+    const form = site.form ?? "qdq";
+    switch (form) {
+      case "qdq":
+        lowerQdq(coded, constants, uses);
+        break;
+      case "gather-codes":
+        lowerGatherCodes(coded, constants, uses);
+        break;
+      case "matmul-integer":
+        lowerMatMulInteger(coded, uses);
+        break;
+      case "matmul-nbits":
+      case "gather-block":
+      case "dynamic-lstm":
+      case "qdq-requantized":
+        throw new Error(`internal: form ${form} is not lowered`);
+      default:
+        form satisfies never;
+    }
+  }
+}
+
+/** The codes of a site: those of the plan, else round-to-nearest of the constant. */
+export function codesOf(bundle: PlanBundle, site: WeightPlanSite, value: Value): Coded {
+  const view = constantOf(value);
+  if (!view) throw new Error(`internal: "${site.value}" is no constant: the plan was not checked`);
+  const { dtype } = site.scheme;
+  if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
+  const scale = readNumbers(bundle, site.scale);
+  const zeroPoint = readNumbers(bundle, site.zeroPoint);
+  const codes = site.codes
+    ? storedCodes(bundle, site.codes.tensor)
+    : encode(view.float32(), view.shape, { dtype, narrow: site.scheme.narrow, granularity: site.scheme.granularity, scale, zeroPoint });
+  return { site, value, shape: view.shape, codes, scale, zeroPoint };
+}
+
+function storedCodes(bundle: PlanBundle, name: string): Int32Array {
+  const t = bundle.tensors.get(name)!;
+  if (!isIntDType(t.dtype)) throw new Error(`internal: codes stored as ${t.dtype}`);
+  return unpackCodes(
+    t.bytes(),
+    t.dtype,
+    t.shape.reduce((a, b) => a * b, 1),
+  );
+}
+
+/** A DequantizeLinear in front of each consumer's graph: inside a branch it runs only when the branch does. */
+function lowerQdq(c: Coded, constants: Constants, uses: readonly Use[]): void {
+  const k = constants.of(c);
+  for (const [graph, part] of byGraph(uses)) {
+    const first = earliest(
+      graph,
+      part.map((u) => u.node),
+    );
+    const dq = graph.insertBefore(first, {
+      op: "DequantizeLinear",
+      name: `${c.value.name}_DequantizeLinear`,
+      inputs: [k.codes, k.scale, k.zeroPoint],
+      outputs: [graph.freshName(`${c.value.name}_dequantized`)],
+      attrs: axisAttrs(c.site.scheme),
+      origin: { rule: RULE, from: [c.value.name] },
+    });
+    const out = dq.outputs[0]!;
+    graph.setType(out, tensorType("float32", c.shape));
+    for (const u of part) graph.replaceUse(u.node, u.input, out);
+  }
+}
+
+export function byGraph(uses: readonly Use[]): Map<Graph, Use[]> {
+  const out = new Map<Graph, Use[]>();
+  for (const u of uses) out.set(u.node.graph, [...(out.get(u.node.graph) ?? []), u]);
+  return out;
+}
+
+function earliest(graph: Graph, nodes: readonly Node[]): Node {
+  const set = new Set(nodes);
+  return graph.nodes.find((n) => set.has(n))!;
+}

@@ -1,0 +1,22 @@
+import type { TensorData } from "../graph/tensor.ts";
+import { isIntDType } from "../quant/dtype.ts";
+import { unpackCodes } from "../quant/pack.ts";
+
+/** The elements of a float32 or integer tensor of a plan. */
+export function readTensorNumbers(
+  t: TensorData,
+): ArrayLike<number> & { some(f: (x: number) => boolean): boolean; findIndex(f: (x: number) => boolean): number } {
+  const b = t.bytes();
+  if (t.dtype === "float32" || t.dtype === "float64") {
+    const c = b.byteOffset % 8 === 0 ? b : b.slice();
+    return t.dtype === "float32"
+      ? new Float32Array(c.buffer, c.byteOffset, c.byteLength / 4)
+      : new Float64Array(c.buffer, c.byteOffset, c.byteLength / 8);
+  }
+  if (!isIntDType(t.dtype)) throw new TypeError(`internal: numbers of ${t.dtype}`);
+  return unpackCodes(
+    b,
+    t.dtype,
+    t.shape.reduce((x, y) => x * y, 1),
+  );
+}

@@ -1,0 +1,120 @@
+import { intAttr, stringAttr } from "../graph/attr.ts";
+import { toFloat32 } from "../graph/constant.ts";
+import type { Node, Value } from "../graph/ir.ts";
+import { type OpFacts, opFacts } from "../graph/ops/index.ts";
+import type { ValueType } from "../graph/types.ts";
+import { allNodes, graphPath, nodeKey } from "../graph/walk.ts";
+import type { RowCondition, TargetRow, WeightRow } from "../plan/target.ts";
+import type { Scheme, Skip, SkipCode } from "../plan/types.ts";
+import { matchNodes } from "./match.ts";
+import type { ProposeInput } from "./proposal.ts";
+
+/** What the placement rules share: facts, the target's rows and the skips found so far. */
+export class Context {
+  readonly input: ProposeInput;
+  readonly facts = new Map<Node, OpFacts | undefined>();
+  readonly skips = new Map<Node, Skip>();
+  readonly #prefix = new Map<object, string>();
+  readonly #opset: number;
+
+  constructor(input: ProposeInput) {
+    this.input = input;
+    this.#opset = input.model.opsets.get("") ?? 1;
+    for (const n of allNodes(input.model)) this.facts.set(n, opFacts(n));
+    for (const n of matchNodes(input.model, input.skip ?? [])) this.skip(n, "user", "left out by --skip");
+    for (const n of allNodes(input.model)) {
+      const given = input.floats?.get(this.nodePath(n));
+      if (given && !this.skips.has(n)) this.skip(n, given.code, given.detail);
+    }
+  }
+
+  path(v: Value): string {
+    return this.#prefixOf(v.graph) + v.name;
+  }
+  nodePath(n: Node): string {
+    return this.#prefixOf(n.graph) + nodeKey(n);
+  }
+  #prefixOf(g: Node["graph"]): string {
+    let p = this.#prefix.get(g);
+    if (p === undefined) {
+      p = graphPath(g);
+      this.#prefix.set(g, p);
+    }
+    return p;
+  }
+
+  /** Leaves a node in float; the first reason stays. */
+  skip(n: Node, code: SkipCode, detail: string): void {
+    if (!this.skips.has(n)) this.skips.set(n, { node: this.nodePath(n), op: n.op, code, detail });
+  }
+
+  type(v: Value): ValueType | undefined {
+    return this.input.types.get(this.path(v)) ?? v.type;
+  }
+  /** float32, or a value whose type nobody knows. */
+  isFloat32(v: Value): boolean {
+    if (v.data) return v.data.dtype === "float32";
+    const t = this.type(v);
+    return t === undefined || (t.kind === "tensor" && (t.elem === undefined || t.elem === "float32"));
+  }
+
+  /** The elements of a float constant. */
+  constant(v: Value): Float32Array {
+    return toFloat32(v.data!);
+  }
+
+  /** The rows of the target that speak of a node, its conditions included. */
+  rows(n: Node): TargetRow[] {
+    return this.input.target.rows.filter((r) => (r.domain ?? "") === n.domain && r.ops.includes(n.op) && holds(n, r.when, this.#opset));
+  }
+
+  /** The row with which the target quantizes activations at this node; undefined: it does not. */
+  activationRow(n: Node): TargetRow | undefined {
+    const dtype = this.activationScheme().dtype;
+    return this.rows(n).find((r) => (r.activation as readonly string[]).includes(dtype));
+  }
+
+  /** How a weight of this node is stored, with a quantized activation or without; undefined: the target has no form for the recipe. */
+  weightRow(n: Node, withActivation: boolean): WeightRow | undefined {
+    const want = this.input.recipe.weight;
+    if (!want) return undefined;
+    const dynamic = this.input.recipe.activations === "dynamic";
+    for (const r of this.rows(n))
+      for (const w of r.weight) {
+        if (w.dtype !== want.dtype || !(w.per.includes(want.per) || w.per.includes("tensor"))) continue;
+        if (w.withActivation !== withActivation) continue;
+        const dynamicForm = w.form === "matmul-integer" || w.form === "dynamic-lstm";
+        if (withActivation && w.form !== "dynamic-lstm" && dynamic !== dynamicForm) continue;
+        return w;
+      }
+    return undefined;
+  }
+
+  activationScheme(): Scheme {
+    const { target, recipe } = this.input;
+    if (recipe.activationDType) return { dtype: recipe.activationDType, symmetric: true, narrow: false, granularity: { kind: "tensor" } };
+    const { dtype, symmetric } = target.activation;
+    const wide = recipe.activationBits === 16 ? (dtype === "uint8" ? "uint16" : "int16") : dtype;
+    return { dtype: wide, symmetric, narrow: symmetric, granularity: { kind: "tensor" } };
+  }
+}
+
+function holds(n: Node, when: RowCondition | undefined, opset: number): boolean {
+  if (!when) return true;
+  if (when.opset !== undefined && opset < when.opset) return false;
+  for (const [name, allowed] of Object.entries(when.attrs ?? {})) {
+    const a = n.attrs.get(name);
+    const value =
+      a === undefined
+        ? null
+        : a.kind === "int"
+          ? intAttr(n, name, 0)
+          : a.kind === "float"
+            ? a.value
+            : a.kind === "string"
+              ? stringAttr(n, name, "")
+              : undefined;
+    if (value === undefined || !allowed.includes(value)) return false;
+  }
+  return true;
+}

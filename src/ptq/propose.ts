@@ -1,0 +1,174 @@
+import { QcError } from "../diagnostics.ts";
+import type { Node, Use, Value } from "../graph/ir.ts";
+import { printTarget } from "../plan/target.ts";
+import type { Skip } from "../plan/types.ts";
+import { Context } from "./context.ts";
+import { placeComputeInputs } from "./inputs.ts";
+import type { ActivationSite, ComputeNode, Proposal, ProposeInput, WeightSite } from "./proposal.ts";
+import { placeFusedRegions } from "./regions.ts";
+import { isInSubgraph } from "./scope.ts";
+import { tableWorthwhile, type WeightUse, weightSites } from "./weights.ts";
+
+export type { ActivationSite, Proposal, ProposeInput, WeightSite } from "./proposal.ts";
+
+/** What a placement decided: which values are read as codes by whom, and which of them share parameters. */
+export interface Placed {
+  readonly uses: ReadonlyMap<Value, "all" | readonly Use[]>;
+  readonly ties: readonly (readonly [Value, Value])[];
+  readonly because: ReadonlyMap<Value, string>;
+  /** Nodes that read codes. */
+  readonly nodes: ReadonlySet<Node>;
+  /** Constants that take part as codes although they are no weights of products (the addend of a quantized sum). */
+  readonly constants: ReadonlyMap<Value, readonly Use[]>;
+}
+
+/**
+ * Which values will be quantized, by whose wish, and why each other node stays float. No numbers yet: `planOf` chooses them.
+ *
+ * Compute nodes with a constant weight and a row in the target's table are quantized on both sides (recipes with activations); around
+ * them the target's placement decides. Constant weights that no activation joins are stored as codes alone, in subgraphs too.
+ */
+export function proposeSites(input: ProposeInput): Proposal {
+  const ctx = new Context(input);
+  const { recipe, target } = input;
+  if (!recipe.weight)
+    throw new QcError({
+      code: "plan/recipe-unavailable",
+      recipe: recipe.name,
+      target: printTarget(target),
+      why: "it only casts, and has no sites",
+    });
+
+  const compute: ComputeNode[] = [];
+  const weightUses: WeightUse[] = [];
+  const dynamic: ComputeNode[] = [];
+  for (const [node, facts] of ctx.facts) {
+    if (!facts || ctx.skips.has(node)) continue;
+    if (facts.trait === "compute") {
+      const weight = facts.weights[0];
+      if (!weight) {
+        ctx.skip(node, "not-constant-weight", "both operands are computed at run time");
+        continue;
+      }
+      if (weight.constant.dtype !== "float32" || !facts.data.every((i) => ctx.isFloat32(node.inputs[i]!))) {
+        ctx.skip(node, "dtype", `its weight is ${weight.constant.dtype}`);
+        continue;
+      }
+      const both = recipe.activations !== "none" && !isInSubgraph(node) ? ctx.weightRow(node, true) : undefined;
+      if (both && recipe.activations === "static" && ctx.activationRow(node)) {
+        compute.push({ node, facts, weight });
+        weightUses.push({ node, weight, row: both });
+      } else if (both && recipe.activations === "dynamic") {
+        dynamic.push({ node, facts, weight });
+        weightUses.push({ node, weight, row: both });
+      } else addWeightOnly(ctx, weightUses, node, [weight]);
+    } else if (facts.weights.some((w) => w.kind === "recurrent")) {
+      const w = facts.weights.filter((x) => x.kind === "recurrent");
+      if (w.some((x) => x.constant.dtype !== "float32")) ctx.skip(node, "dtype", "its weights are not float32");
+      else {
+        const both = recipe.activations !== "none" && w.length === 2 ? ctx.weightRow(node, true) : undefined;
+        if (both) for (const weight of w) weightUses.push({ node, weight, row: both });
+        else addWeightOnly(ctx, weightUses, node, w);
+      }
+    } else if (facts.weights.some((w) => w.kind === "table")) {
+      const w = facts.weights[0]!;
+      if (w.constant.dtype !== "float32") ctx.skip(node, "dtype", `its table is ${w.constant.dtype}`);
+      else if (!tableWorthwhile(w.constant.shape, w.channel)) ctx.skip(node, "shape", "a table with rows this short does not shrink");
+      else addWeightOnly(ctx, weightUses, node, [w]);
+    }
+  }
+
+  const placed = target.placement === "fused-regions" ? placeFusedRegions(ctx, compute) : placeComputeInputs(ctx, compute);
+  const weights = weightSites(ctx, weightUses);
+  const activations = activationSites(ctx, placed, dynamic);
+  for (const [value, uses] of placed.constants) weights.push(constantSite(ctx, value, uses));
+  const skips = skipsOf(ctx, placed, weights, dynamic);
+  return {
+    input,
+    activations,
+    weights,
+    skips,
+    values: [...new Set(activations.filter((a) => !a.dynamic).map((a) => a.path))],
+    quantized: new Set([...placed.nodes, ...dynamic.map((d) => d.node)].map((n) => ctx.nodePath(n))),
+  };
+}
+
+function addWeightOnly(ctx: Context, out: WeightUse[], node: Node, weights: readonly ComputeNode["weight"][]): void {
+  const row = ctx.weightRow(node, false);
+  if (row) for (const weight of weights) out.push({ node, weight, row });
+  else ctx.skip(node, "target-forbids", `${printTarget(ctx.input.target)} has no ${ctx.input.recipe.name} form of ${node.op}`);
+}
+
+function activationSites(ctx: Context, placed: Placed, dynamic: readonly ComputeNode[]): ActivationSite[] {
+  const parent = new Map<Value, Value>();
+  const find = (v: Value): Value => {
+    let r = v;
+    while (parent.has(r)) r = parent.get(r)!;
+    return r;
+  };
+  for (const [a, b] of placed.ties) {
+    if (!placed.uses.has(a) || !placed.uses.has(b)) continue;
+    const [ra, rb] = [find(a), find(b)];
+    if (ra !== rb) parent.set(rb, ra);
+  }
+  const ids = new Map<Value, number>();
+  const scheme = ctx.activationScheme();
+  const out: ActivationSite[] = [];
+  for (const [value, uses] of placed.uses) {
+    const root = find(value);
+    if (!ids.has(root)) ids.set(root, ids.size);
+    out.push({
+      value,
+      path: ctx.path(value),
+      uses,
+      scheme,
+      group: ids.get(root)!,
+      because: placed.because.get(value) ?? "",
+      dynamic: false,
+    });
+  }
+  const dynamicUses = new Map<Value, Use[]>();
+  for (const d of dynamic)
+    for (const i of d.facts.data) {
+      const v = d.node.inputs[i]!;
+      dynamicUses.set(v, [...(dynamicUses.get(v) ?? []), { node: d.node, input: i }]);
+    }
+  const dynamicScheme = { dtype: "uint8", symmetric: false, narrow: false, granularity: { kind: "tensor" } } as const;
+  for (const [value, uses] of dynamicUses)
+    out.push({ value, path: ctx.path(value), uses, scheme: dynamicScheme, group: -1, because: "quantized while running", dynamic: true });
+  return out;
+}
+
+/** A constant operand of a quantized sum or product: stored like an activation, one scale. */
+function constantSite(ctx: Context, value: Value, uses: readonly Use[]): WeightSite {
+  return {
+    value,
+    path: ctx.path(value),
+    uses,
+    nodes: uses.map((u) => u.node),
+    scheme: { ...ctx.activationScheme(), granularity: { kind: "tensor" } },
+    form: "qdq",
+    shape: value.data!.shape,
+    float32: () => ctx.constant(value),
+    because: `constant operand of ${uses[0]!.node.op}`,
+  };
+}
+
+const FLOAT_TRAITS = new Set(["compute", "same-scale", "clamp", "rescale", "float", "recurrent"]);
+
+/** A reason for every node with float data that stays as it was. */
+function skipsOf(ctx: Context, placed: Placed, weights: readonly WeightSite[], dynamic: readonly ComputeNode[]): Skip[] {
+  const touched = new Set<Node>([...placed.nodes, ...weights.flatMap((w) => w.nodes), ...dynamic.map((d) => d.node)]);
+  for (const [node, facts] of ctx.facts) {
+    if (touched.has(node)) continue;
+    if (!facts) ctx.skip(node, "custom-op", `${node.domain || "ai.onnx"}.${node.op} is not known`);
+    else if (!FLOAT_TRAITS.has(facts.trait)) ctx.skips.delete(node);
+    else if (!facts.data.some((i) => ctx.isFloat32(node.inputs[i]!)) && facts.weights.length === 0) ctx.skips.delete(node);
+    else if (facts.trait === "float") ctx.skip(node, "op-is-float", facts.why ?? "no 8-bit form is sound");
+    else if (isInSubgraph(node)) ctx.skip(node, "no-stats", "values inside a subgraph are not observed");
+    else if (ctx.activationRow(node))
+      ctx.skip(node, "target-slow", "no quantized neighbour gives it codes: a conversion would cost more than it saves");
+    else ctx.skip(node, "op-is-float", `${printTarget(ctx.input.target)} has no quantized form of ${node.op}`);
+  }
+  return [...ctx.skips.values()].filter((s) => ![...touched].some((n) => ctx.nodePath(n) === s.node));
+}

@@ -1,0 +1,48 @@
+import { QcError } from "../diagnostics.ts";
+import { pathOfNode } from "../graph/walk.ts";
+import { chooseAsymmetric, chooseSymmetric } from "../quant/affine.ts";
+import { isIntDType } from "../quant/dtype.ts";
+import { absmaxOf, minmaxOf } from "../quant/encode.ts";
+import type { WeightSite } from "./proposal.ts";
+
+export interface WeightParams {
+  readonly scale: Float32Array;
+  readonly zeroPoint: Int32Array;
+}
+const cache = new WeakMap<WeightSite, Map<boolean, WeightParams>>();
+
+/**
+ * Parameters of round-to-nearest weights: of each tensor, channel or block, scale = max|w| / 127 (int8; 63 with `reduceRange`: 7-bit codes,
+ * whose products with uint8 never saturate a 16-bit sum), or min and max where the scheme is asymmetric.
+ */
+export function weightParams(w: WeightSite, reduceRange: boolean): WeightParams {
+  const known = cache.get(w)?.get(reduceRange);
+  if (known) return known;
+  const made = choose(w, reduceRange);
+  const of = cache.get(w) ?? new Map<boolean, WeightParams>();
+  of.set(reduceRange, made);
+  cache.set(w, of);
+  return made;
+}
+
+function choose(w: WeightSite, reduceRange: boolean): WeightParams {
+  const x = w.float32();
+  const { dtype, symmetric, granularity } = w.scheme;
+  if (!isIntDType(dtype)) throw new Error(`internal: no round-to-nearest parameters of ${dtype}`);
+  if (symmetric) {
+    const absmax = absmaxOf(x, w.shape, granularity);
+    finite(w, absmax);
+    const widen = reduceRange && dtype === "int8" ? 127 / 63 : 1;
+    const params = Array.from(absmax, (m) => chooseSymmetric(m * widen, dtype));
+    return { scale: Float32Array.from(params, (p) => p.scale), zeroPoint: Int32Array.from(params, (p) => p.zeroPoint) };
+  }
+  const { min, max } = minmaxOf(x, w.shape, granularity);
+  finite(w, min);
+  finite(w, max);
+  const params = Array.from(min, (lo, i) => chooseAsymmetric(lo, max[i]!, dtype));
+  return { scale: Float32Array.from(params, (p) => p.scale), zeroPoint: Int32Array.from(params, (p) => p.zeroPoint) };
+}
+
+function finite(w: WeightSite, x: Float64Array): void {
+  if (!x.every(Number.isFinite)) throw new QcError({ code: "plan/not-finite", value: w.path, node: pathOfNode(w.nodes[0]!) });
+}

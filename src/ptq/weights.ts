@@ -1,0 +1,218 @@
+import { intsAttr } from "../graph/attr.ts";
+import { transpose } from "../graph/constant.ts";
+import type { Node, Use, Value } from "../graph/ir.ts";
+import type { Weight } from "../graph/ops/index.ts";
+import type { WeightRow } from "../plan/target.ts";
+import type { Scheme, WeightForm } from "../plan/types.ts";
+import { elementCount } from "../quant/dtype.ts";
+import type { Granularity } from "../quant/granularity.ts";
+import type { Context } from "./context.ts";
+import type { WeightSite } from "./proposal.ts";
+
+/** One constant operand that will be stored as codes. */
+export interface WeightUse {
+  readonly node: Node;
+  readonly weight: Weight;
+  readonly row: WeightRow;
+}
+
+/**
+ * The granularity of a weight at its node: per output channel where the operand has such an axis and the form allows it.
+ * A left operand, and a product whose right operand is no matrix, get one scale: kernels read per-column scales of matrices only.
+ */
+export function granularityOf(ctx: Context, use: WeightUse): Granularity {
+  const { weight, row } = use;
+  const want = ctx.input.recipe.weight;
+  const rank = weight.constant.shape.length;
+  const product = weight.kind === "product";
+  const matrix = !product || ctx.facts.get(use.node)?.bias !== undefined || weight.groups > 1 || rank === 2 || weight.reduce.length > 1;
+  if (want?.per === "block" && row.per.includes("block") && product && weight.reduce.length === 1 && rank === 2) {
+    const axis = weight.reduce[0]!;
+    return { kind: "block", axis, size: blockSize(want.blockSize ?? 32, row.blockSizes) };
+  }
+  if (weight.channel === undefined || !row.per.includes("channel") || !matrix || (product && weight.input === 0)) return { kind: "tensor" };
+  return { kind: "channel", axis: weight.channel };
+}
+
+function blockSize(want: number, allowed: readonly number[] | undefined): number {
+  if (!allowed || allowed.includes(want)) return want;
+  return allowed.find((s) => s >= want) ?? allowed.at(-1)!;
+}
+
+/** Whether codes and scales of a table are smaller than half of the floats: else they are not worth a Gather of their own. */
+export function tableWorthwhile(shape: readonly number[], channel: number | undefined): boolean {
+  const count = elementCount(shape);
+  const scales = channel === undefined ? 1 : shape[channel]!;
+  return count + 4 * scales <= 2 * count;
+}
+
+/**
+ * Weight uses to sites, keyed by the value that the consumers read. A constant that several operators reach through different values
+ * (an embedding, and its transpose in the output projection) is stored once: the site moves up to the value that all of them share,
+ * and its channel axis with it, through the permutations.
+ */
+export function weightSites(ctx: Context, uses: readonly WeightUse[]): WeightSite[] {
+  const byRoot = new Map<Value, WeightUse[]>();
+  for (const u of uses) {
+    const root = u.weight.constant.root;
+    byRoot.set(root, [...(byRoot.get(root) ?? []), u]);
+  }
+  const out: WeightSite[] = [];
+  for (const group of byRoot.values()) {
+    const holders = new Set(group.map((u) => u.weight.value));
+    const shared = holders.size > 1 ? sharedHolder(ctx, group) : undefined;
+    if (shared) out.push(...tied(ctx, group, shared));
+    else
+      for (const h of holders)
+        out.push(
+          ...sitesAt(
+            ctx,
+            group.filter((u) => u.weight.value === h),
+          ),
+        );
+  }
+  return out;
+}
+
+/** Sites of uses that read the same value: one for each form and scheme. */
+function sitesAt(ctx: Context, uses: readonly WeightUse[]): WeightSite[] {
+  const parts = new Map<string, WeightUse[]>();
+  for (const u of uses) {
+    const key = JSON.stringify([u.weight.kind === "table", u.row.form, granularityOf(ctx, u)]);
+    parts.set(key, [...(parts.get(key) ?? []), u]);
+  }
+  return [...parts.values()].map((part) => {
+    const u = part[0]!;
+    return site(ctx, u.weight.value, part, part.map(useOf), granularityOf(ctx, u), u.weight.constant.shape, () =>
+      u.weight.constant.float32(),
+    );
+  });
+}
+
+const useOf = (u: WeightUse): Use => ({ node: u.node, input: u.weight.input });
+
+function site(
+  ctx: Context,
+  value: Value,
+  part: readonly WeightUse[],
+  uses: readonly Use[],
+  granularity: Granularity,
+  shape: readonly number[],
+  float32: () => Float32Array,
+): WeightSite {
+  const u = part[0]!;
+  const want = ctx.input.recipe.weight!;
+  const symmetric = want.symmetric || u.row.symmetricOnly === true;
+  const scheme: Scheme = { dtype: want.dtype, symmetric, narrow: symmetric && ctx.input.target.weightNarrow, granularity };
+  const form: WeightForm = u.weight.kind === "table" && u.row.form === "qdq" ? "gather-codes" : u.row.form;
+  const because = `${want.dtype} ${granularity.kind}${part.length > 1 ? `, shared by ${part.length} nodes` : ""}: weight of ${u.node.op}`;
+  let cache: Float32Array | undefined;
+  return {
+    value,
+    path: ctx.path(value),
+    uses,
+    nodes: part.map((p) => p.node),
+    scheme,
+    form,
+    shape,
+    float32: () => {
+      cache ??= float32();
+      return cache;
+    },
+    because,
+  };
+}
+
+/** The last value on the way from the root that is float32 and common to all uses; undefined when their channel axes differ there. */
+function sharedHolder(ctx: Context, group: readonly WeightUse[]): Value | undefined {
+  const chains = group.map((u) => [u.weight.constant.root, ...u.weight.constant.chain.map((n) => n.outputs[0]!)]);
+  let shared: Value | undefined;
+  let at = 0;
+  for (; at < Math.min(...chains.map((c) => c.length)); at++) {
+    const v = chains[0]![at]!;
+    if (!chains.every((c) => c[at] === v)) break;
+    shared = v;
+  }
+  if (!shared || !ctx.isFloat32(shared)) return undefined;
+  const axes = group.map((u) => axisAt(u, at - 1, granularityOf(ctx, u)));
+  return axes.every((a) => a !== undefined && a === axes[0]) ? shared : undefined;
+}
+
+/** The channel axis of a use at step `from` of its chain: back through the permutations behind it. */
+function axisAt(u: WeightUse, from: number, g: Granularity): number | undefined {
+  if (g.kind !== "channel") return undefined;
+  let axis = g.axis;
+  const rest = u.weight.constant.chain.slice(from);
+  for (const n of rest.reverse()) {
+    if (n.op === "Identity") continue;
+    if (n.op !== "Transpose") return undefined;
+    const rank = u.weight.constant.shape.length;
+    axis = (intsAttr(n, "perm") ?? Array.from({ length: rank }, (_, i) => rank - 1 - i))[axis]!;
+  }
+  return axis;
+}
+
+/** Sites at a shared value: products read it through a DequantizeLinear (and their own Transpose), tables by their codes. */
+function tied(ctx: Context, group: readonly WeightUse[], shared: Value): WeightSite[] {
+  const out: WeightSite[] = [];
+  const kinds = new Map<string, WeightUse[]>();
+  for (const u of group) {
+    const key = u.weight.kind === "table" ? "table" : u.row.form;
+    kinds.set(key, [...(kinds.get(key) ?? []), u]);
+  }
+  for (const part of kinds.values()) {
+    const u = part[0]!;
+    const chain = u.weight.constant.chain;
+    const at = chain.findIndex((n) => n.inputs[0] === shared);
+    const axis = axisAt(u, at < 0 ? chain.length : at, granularityOf(ctx, u))!;
+    const uses = new Map<string, Use>();
+    for (const p of part) {
+      const next = p.weight.constant.chain.find((n) => n.inputs[0] === shared);
+      const use: Use = next ? { node: next, input: 0 } : useOf(p);
+      uses.set(`${ctx.nodePath(use.node)}#${use.input}`, use);
+    }
+    const back = chain.slice(at < 0 ? chain.length : at);
+    out.push(
+      site(ctx, shared, part, [...uses.values()], { kind: "channel", axis }, shapeBefore(u.weight.constant.shape, back), () =>
+        undo(u.weight.constant.float32(), u.weight.constant.shape, back),
+      ),
+    );
+  }
+  return out;
+}
+
+const permOf = (n: Node, rank: number): readonly number[] =>
+  n.op === "Transpose"
+    ? (intsAttr(n, "perm") ?? Array.from({ length: rank }, (_, i) => rank - 1 - i))
+    : Array.from({ length: rank }, (_, i) => i);
+
+/** The permutation that undoes `perm`: out[perm[i]] = i. */
+function inverse(perm: readonly number[]): number[] {
+  const out: number[] = [];
+  perm.forEach((p, i) => {
+    out[p] = i;
+  });
+  return out;
+}
+
+function shapeBefore(shape: readonly number[], back: readonly Node[]): readonly number[] {
+  let s = shape;
+  for (const n of [...back].reverse()) {
+    const inv = inverse(permOf(n, s.length));
+    const from = s;
+    s = inv.map((p) => from[p]!);
+  }
+  return s;
+}
+
+function undo(x: Float32Array, shape: readonly number[], back: readonly Node[]): Float32Array {
+  let s = shape;
+  let y = x;
+  for (const n of [...back].reverse()) {
+    const inv = inverse(permOf(n, s.length));
+    y = transpose(y, s, inv);
+    const from = s;
+    s = inv.map((p) => from[p]!);
+  }
+  return y;
+}
