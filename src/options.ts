@@ -1,3 +1,6 @@
+import { QcError } from "./diagnostics.ts";
+import { TARGET_NAMES } from "./plan/target.ts";
+
 /**
  * One table makes the parser, the help text, the static types, the typo hints and the config schema. A command is a row of `COMMANDS`;
  * an option is a row of one of the tables that it lists. Nothing here parses: `cli/parser.ts` does, and `checkOptions` for the API.
@@ -41,7 +44,6 @@ export interface ListOption extends Base {
 }
 export type Options = Readonly<Record<string, Option>>;
 
-export const TARGETS = ["portable", "ort-cpu", "ort-cuda", "ort-webgpu", "tensorrt"] as const;
 export const EFFORTS = ["fast", "default", "best"] as const;
 export type Effort = (typeof EFFORTS)[number];
 export const CALIBRATOR_CHOICES = ["auto", "minmax", "percentile", "entropy", "mse"] as const;
@@ -75,7 +77,7 @@ const DECIDE = {
   target: {
     type: "choice",
     short: "t",
-    of: TARGETS,
+    of: TARGET_NAMES,
     suffix: "@",
     default: "portable",
     help: "the runtime to compile for; may carry a version, as in tensorrt@8.6",
@@ -141,7 +143,7 @@ export const PLAN = {
 
 export const APPLY = {
   plan: { type: "text", hint: "FILE", help: "the plan to apply" },
-  target: { type: "choice", short: "t", of: TARGETS, suffix: "@", help: "another target than the plan's" },
+  target: { type: "choice", short: "t", of: TARGET_NAMES, suffix: "@", help: "another target than the plan's" },
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL.int8.onnx)" },
 } as const satisfies Options;
 
@@ -197,6 +199,82 @@ function typeSchema(o: Option): object {
     default:
       return o satisfies never;
   }
+}
+
+/**
+ * Options as a program gives them: unknown keys and values outside the table are errors with a hint, what is missing gets its default.
+ * `extra` names keys that are no options of the table (callbacks, signals).
+ */
+export function settle<const T extends Options>(
+  table: T,
+  given: Readonly<Record<string, unknown>>,
+  extra: readonly string[] = [],
+): Parsed<T> {
+  const out: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(given)) {
+    if (Object.hasOwn(table, key) || extra.includes(key) || value === undefined) continue;
+    throw new QcError({ code: "cli/unknown-option", got: key, command: "", nearest: nearest(key, [...Object.keys(table), ...extra]) });
+  }
+  for (const [key, o] of Object.entries(table)) {
+    const value = given[key];
+    out[key] = value === undefined ? ("default" in o ? o.default : EMPTY[o.type]) : checkedValue(key, value, o);
+  }
+  return out as Parsed<T>;
+}
+
+/** What an option that was not given and has no default becomes. */
+export const EMPTY = { flag: false, list: [] as readonly string[], text: undefined, number: undefined, choice: undefined } as const;
+
+function checkedValue(key: string, value: unknown, o: Option): unknown {
+  const bad = (want: string) => new QcError({ code: "cli/bad-value", flag: key, got: String(value), want });
+  switch (o.type) {
+    case "flag":
+      if (typeof value !== "boolean") throw bad("true or false");
+      return value;
+    case "text":
+      if (typeof value !== "string") throw bad("a string");
+      return value;
+    case "list":
+      if (!Array.isArray(value) || !value.every((v) => typeof v === "string")) throw bad("a list of strings");
+      return value;
+    case "number":
+      if (typeof value !== "number" || !inRange(value, o)) throw bad(numberWanted(o));
+      return value;
+    case "choice":
+      if (typeof value !== "string") throw bad(`one of ${o.of.join(", ")}`);
+      return parseChoice(key, value, o);
+    default:
+      return o satisfies never;
+  }
+}
+
+const UNITS: Readonly<Record<string, number>> = { "": 1, b: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
+
+/** A number as it is typed; sizes may carry a unit. */
+export function parseNumber(flag: string, raw: string, o: NumberOption): number {
+  const m = /^([-+]?[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*([a-z]*)$/i.exec(raw.trim());
+  const unit = m ? UNITS[m[2]!.toLowerCase()] : undefined;
+  const value = m && unit !== undefined && (o.bytes || m[2] === "") ? Number(m[1]) * unit : Number.NaN;
+  if (!inRange(value, o)) throw new QcError({ code: "cli/bad-value", flag, got: raw, want: numberWanted(o) });
+  return value;
+}
+function inRange(value: number, o: NumberOption): boolean {
+  return (
+    Number.isFinite(value) && (!o.integer || Number.isSafeInteger(value)) && value >= (o.min ?? -Infinity) && value <= (o.max ?? Infinity)
+  );
+}
+function numberWanted(o: NumberOption): string {
+  if (o.bytes) return "a size such as 512MB or 4GB";
+  const kind = o.integer ? "a whole number" : "a number";
+  if (o.min !== undefined && o.max !== undefined) return `${kind} from ${o.min} to ${o.max}`;
+  return o.min === undefined ? kind : `${kind} of at least ${o.min}`;
+}
+
+export function parseChoice(flag: string, raw: string, o: ChoiceOption): string {
+  // `:` belongs to the suffix as well: tensorrt:sm89.
+  const head = o.suffix === undefined ? raw : raw.split(o.suffix === "@" ? /[@:]/ : o.suffix)[0]!;
+  if (o.of.includes(head) && (head === raw || raw.length > head.length + 1)) return raw;
+  throw new QcError({ code: "cli/unknown-value", flag, got: raw, allowed: o.of, nearest: nearest(head, o.of) });
 }
 
 /** The candidate at the smallest edit distance, when that is at most a third of the word (at least 2). */

@@ -1,6 +1,6 @@
 import { Command as Commander, CommanderError, Option as CommanderOption } from "commander";
 import { QcError } from "../diagnostics.ts";
-import { COMMON, flagOf, nearest, type Option, type Options, type Parsed } from "../options.ts";
+import { COMMON, EMPTY, flagOf, nearest, type Option, type Options, type Parsed, parseChoice, parseNumber } from "../options.ts";
 import type { Command } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 
@@ -54,9 +54,6 @@ export function parseArguments(argv: readonly string[]): Invocation {
   };
 }
 
-/** What an option that was not given and has no default becomes. */
-const EMPTY = { flag: false, list: [] as readonly string[], text: undefined, number: undefined, choice: undefined } as const;
-
 const isHelp = (w: string) => w === "--help" || w === "-h";
 
 function parserOf(name: string, c: Command): Commander {
@@ -107,30 +104,6 @@ function optionOf(key: string, o: Option): CommanderOption {
 }
 function withDefault(option: CommanderOption, value: unknown): CommanderOption {
   return value === undefined ? option : option.default(value);
-}
-
-const UNITS: Readonly<Record<string, number>> = { "": 1, b: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
-
-export function parseNumber(flag: string, raw: string, o: Extract<Option, { type: "number" }>): number {
-  const m = /^([-+]?[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*([a-z]*)$/i.exec(raw.trim());
-  const unit = m ? UNITS[m[2]!.toLowerCase()] : undefined;
-  const value = m && unit !== undefined && (o.bytes || m[2] === "") ? Number(m[1]) * unit : Number.NaN;
-  const bad =
-    !Number.isFinite(value) || (o.integer && !Number.isSafeInteger(value)) || value < (o.min ?? -Infinity) || value > (o.max ?? Infinity);
-  if (bad) throw new QcError({ code: "cli/bad-value", flag, got: raw, want: numberWanted(o) });
-  return value;
-}
-function numberWanted(o: Extract<Option, { type: "number" }>): string {
-  if (o.bytes) return "a size such as 512MB or 4GB";
-  const kind = o.integer ? "a whole number" : "a number";
-  if (o.min !== undefined && o.max !== undefined) return `${kind} from ${o.min} to ${o.max}`;
-  return o.min === undefined ? kind : `${kind} of at least ${o.min}`;
-}
-
-export function parseChoice(flag: string, raw: string, o: Extract<Option, { type: "choice" }>): string {
-  const head = o.suffix === undefined ? raw : raw.split(o.suffix)[0]!;
-  if (o.of.includes(head) && (head === raw || raw.length > head.length + 1)) return raw;
-  throw new QcError({ code: "cli/unknown-value", flag, got: raw, allowed: o.of, nearest: nearest(head, o.of) });
 }
 
 function usageError(e: CommanderError, name: string, c: Command): QcError {

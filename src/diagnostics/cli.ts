@@ -40,6 +40,11 @@ export const CLI = {
       `The model is quantized already: ${f.nodes} quantization operators, the first is "${f.example}"`,
       "Give the float model, or use --requantize to go back to float weights and ranges first.",
     ),
+  "cli/input-type": (f: { readonly input: string }) =>
+    error(
+      `Graph input "${f.input}" is not a tensor of a known type`,
+      "Sequences, maps and optionals cannot be fed from samples; export the model with tensor inputs.",
+    ),
   "cli/bad-config": (f: { readonly file: string; readonly key: string; readonly nearest?: string | undefined }) =>
     error(`Unknown key "${f.key}" in "${f.file}"`, hint(f.nearest, "See the option table in the README.")),
   "cli/not-built": (f: { readonly what: string; readonly missing: string }) =>

@@ -49,7 +49,8 @@ export function quantileOf(sorted: ArrayLike<number>, q: number): number {
   const lo = Math.floor(at);
   const a = sorted[lo]!;
   const b = sorted[Math.min(lo + 1, sorted.length - 1)]!;
-  return a === b ? a : a + (b - a) * (at - lo); // a === b: Infinity − Infinity is NaN
+  // Infinity − Infinity and Infinity · 0 are NaN.
+  return a === b || at === lo ? a : a + (b - a) * (at - lo);
 }
 
 /** Groups that are left out in turn when a metric is no mean of per-sample values. */

@@ -1,4 +1,5 @@
 import type { DiagnosticCode } from "../diagnostics.ts";
+import type { StepRecord } from "../plan/types.ts";
 import type { OptLevel } from "../runtime/types.ts";
 
 /** Error of one output against the float model's, over all samples. */
@@ -117,8 +118,15 @@ export interface VerifyReport {
   readonly layers: { readonly n: number; readonly rows: readonly LayerError[] };
   readonly latency?: Latency;
   readonly bytes: { readonly before: number; readonly after: number };
+  /** Stored bits of the weights that the plan touches, scales and zero points included, over their count. */
+  readonly bitsPerWeight?: number;
   readonly sites: { readonly weight: number; readonly static: number; readonly dynamic: number; readonly cast: number };
+  /** Convolutions, matrix products and recurrent layers: quantized on both sides, on the weight side alone, or float. */
+  readonly products: { readonly products: number; readonly both: number; readonly weightOnly: number; readonly float: number };
+  /** Nodes left in float, by the code of the reason. */
   readonly skips: Readonly<Record<string, number>>;
+  /** Optimising steps and what each did on the select samples. */
+  readonly steps: readonly StepRecord[];
   readonly stages: readonly { readonly stage: string; readonly seconds: number }[];
   readonly diagnostics: readonly {
     readonly code: DiagnosticCode;
