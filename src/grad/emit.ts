@@ -147,9 +147,9 @@ export class Emit {
     if (op === "ReduceSum" || this.opset >= 18) return this.op(op, [x, this.ints(axes)], { keepdims });
     return this.op(op, [x], { keepdims, axes });
   }
-  zeros(of: Value): Value {
+  zeros(of: Value, dtype: DType = this.dtype(of)): Value {
     return this.like(
-      this.op("ConstantOfShape", [this.shapeValue(of)], { value: { kind: "tensor", value: floatTensor([0], [1], this.dtype(of)) } }),
+      this.op("ConstantOfShape", [this.shapeValue(of)], { value: { kind: "tensor", value: floatTensor([0], [1], dtype) } }),
       of,
     );
   }

@@ -25,7 +25,7 @@ export const concat: Rule = (r) => {
 /** Outputs that nobody asks about count as zeros. */
 export const split: Rule = (r) => {
   const axis = intAttr(r.node, "axis", 0);
-  const parts = r.node.outputs.flatMap((y, i) => (y ? [r.hasDy(i) ? r.dy(i) : r.e.zeros(y)] : []));
+  const parts = r.node.outputs.flatMap((y, i) => (y ? [r.hasDy(i) ? r.dy(i) : r.e.zeros(y, r.e.dtype(r.x()))] : []));
   if (parts.length !== r.node.outputs.length) r.refuse("an output of Split is left out");
   return [parts.length === 1 ? parts[0] : r.e.like(r.e.op("Concat", parts, { axis }), r.x())];
 };

@@ -34,7 +34,7 @@ export const averagePool: Rule = (r) => {
   const xs = e.shape(r.x())?.slice(2);
   if (tiles && xs?.every((d, i) => typeof d === "number" && d % kernel[i]! === 0)) {
     // Windows tile x: every dY is repeated k times along each axis.
-    const out = range(2, rank).map((a, i) => (xs[i] as number) / kernel[i]!);
+    const out = range(2, rank).map((_, i) => (xs[i] as number) / kernel[i]!);
     const thin = e.reshape(g, [n, c, ...out.flatMap((d) => [d, 1])]);
     const wide = e.op("Expand", [thin, e.ints([1, 1, ...out.flatMap((_, i) => [1, kernel[i]!])])]);
     return [e.reshapeLike(wide, r.x())];

@@ -28,7 +28,7 @@ export const resize: Rule = (r) => {
         e.reduce(
           "ReduceSum",
           apart,
-          axes.map((a) => 2 * a + 1),
+          xs.map((_, a) => 2 * a + 1),
           0,
         ),
         r.x(),
