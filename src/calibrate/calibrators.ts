@@ -63,3 +63,12 @@ export function chooseRange(s: ValueStats, calibrator: Calibrator, o: ChooseOpti
   if ((choice.spikes ?? 0) > SPIKY) o.report?.({ code: "calibrate/spiky", value: s.name, removed: choice.spikes! });
   return choice;
 }
+
+/** A calibrator by its name on the command line: `minmax`, `percentile`, `percentile=99.99`, `entropy`, `mse`; undefined for others. */
+export function calibratorOf(spec: string): Calibrator | undefined {
+  const [name, value, ...more] = spec.split("=");
+  if (name === undefined || !Object.hasOwn(CALIBRATORS, name) || more.length > 0) return undefined;
+  if (value === undefined) return CALIBRATORS[name as CalibratorName];
+  const percent = value.trim() === "" ? Number.NaN : Number(value);
+  return name === "percentile" && percent > 0 && percent <= 100 ? percentile(percent) : undefined;
+}

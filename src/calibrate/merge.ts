@@ -30,28 +30,33 @@ function detail(s: ValueStats): string {
  * Refuses another model, another version of the prepare rules, and samples that both have seen (they would count twice).
  */
 export function mergeStats(parts: readonly Stats[]): Stats {
-  const first = parts[0];
-  if (first === undefined) throw new RangeError("internal: nothing to merge");
-  let all: Stats = first;
-  for (const next of parts.slice(1)) all = mergeTwo(all, next);
-  return all;
+  const seen = new Set<string>();
+  for (const p of parts) {
+    const both = p.sampleKeys.filter((k) => seen.has(k)).length;
+    if (both > 0) throw new QcError({ code: "calibrate/merge-overlap", samples: both });
+    for (const k of p.sampleKeys) seen.add(k);
+  }
+  return joinParts(parts);
 }
 
-function mergeTwo(a: Stats, b: Stats): Stats {
+/** The same for parts of one collection, where a sample that the set holds twice may be in two parts and counts twice. */
+export function joinParts(parts: readonly Stats[]): Stats {
+  const first = parts[0];
+  if (first === undefined) throw new RangeError("internal: nothing to merge");
+  for (const p of parts) checkBinding(first, p);
+  const values = new Map<string, ValueStats>();
+  for (const name of [...new Set(parts.flatMap((p) => [...p.values.keys()]))].sort()) {
+    values.set(name, parts.flatMap((p) => p.values.get(name) ?? []).reduce(mergeValueStats));
+  }
+  const samples = parts.reduce((n, p) => n + p.samples, 0);
+  return { ...first, samples, sampleKeys: parts.flatMap((p) => p.sampleKeys).sort(), values };
+}
+
+function checkBinding(a: Stats, b: Stats): void {
   for (const [what, left, right] of [
     ["model structure", a.model.structure, b.model.structure],
     ["model weights", a.model.weights, b.model.weights],
     ["prepare rules", a.prepare, b.prepare],
   ] as const)
     if (left !== right) throw new QcError({ code: "calibrate/merge-mismatch", what, left, right });
-  const seen = new Set(a.sampleKeys);
-  const both = b.sampleKeys.filter((k) => seen.has(k)).length;
-  if (both > 0) throw new QcError({ code: "calibrate/merge-overlap", samples: both });
-  const values = new Map<string, ValueStats>();
-  for (const name of [...new Set([...a.values.keys(), ...b.values.keys()])].sort()) {
-    const x = a.values.get(name);
-    const y = b.values.get(name);
-    values.set(name, x === undefined ? y! : y === undefined ? x : mergeValueStats(x, y));
-  }
-  return { ...a, samples: a.samples + b.samples, sampleKeys: [...a.sampleKeys, ...b.sampleKeys].sort(), values };
 }

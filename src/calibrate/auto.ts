@@ -1,0 +1,137 @@
+import type { Feeds, Session, Tensor } from "../runtime/types.ts";
+import { CALIBRATORS, minmax, percentile } from "./calibrators.ts";
+import type { Calibrator } from "./types.ts";
+
+/** Fewer selection samples than this choose by chance: 16 images chose a detector's worst method, 64 its best. */
+export const LEAST_SELECTION = 64;
+/** More than this do not change the choice, only its cost. */
+const MOST_SELECTION = 256;
+/** A method must beat the safe ones by this much to be taken instead. */
+const MARGIN_DB = 0.3;
+
+export interface AutoCandidate {
+  /** As on the command line: `percentile=99.99`. */
+  readonly spec: string;
+  readonly calibrator: Calibrator;
+}
+
+/** min-max first, then the best single default; each of the others has to beat both. */
+export function autoCandidates(): readonly AutoCandidate[] {
+  return [
+    { spec: "minmax", calibrator: minmax },
+    { spec: "percentile=99.999", calibrator: percentile(99.999) },
+    { spec: "percentile=99.99", calibrator: percentile(99.99) },
+    { spec: "mse", calibrator: CALIBRATORS.mse },
+    { spec: "entropy", calibrator: CALIBRATORS.entropy },
+  ];
+}
+
+/** What is taken when there are too few samples to choose with. */
+export const FALLBACK: AutoCandidate = { spec: "percentile=99.999", calibrator: percentile(99.999) };
+
+export interface AutoSplit {
+  /** These set the candidates' ranges. */
+  readonly ranges: readonly number[];
+  /** These choose among them. Empty: too few samples, take the fallback. */
+  readonly select: readonly number[];
+}
+
+/**
+ * Samples that set ranges and samples that choose, disjoint: a method chosen on the samples that set its ranges is chosen for how well
+ * it fits them. The role `select` alone when it has enough; otherwise every second calibration sample joins it.
+ */
+export function splitForAuto(calibrate: readonly number[], select: readonly number[] = []): AutoSplit {
+  if (select.length >= LEAST_SELECTION) return { ranges: calibrate, select: thin(select) };
+  const odd = calibrate.filter((_, i) => i % 2 === 1);
+  const even = calibrate.filter((_, i) => i % 2 === 0);
+  const all = [...select, ...odd];
+  if (all.length < LEAST_SELECTION) return { ranges: calibrate, select: [] };
+  return { ranges: even, select: thin(all) };
+}
+
+/** At most MOST_SELECTION, evenly spaced. */
+function thin(indices: readonly number[]): readonly number[] {
+  const n = indices.length;
+  if (n <= MOST_SELECTION) return indices;
+  return Array.from({ length: MOST_SELECTION }, (_, i) => indices[Math.floor((i * n) / MOST_SELECTION)]!);
+}
+
+export interface AutoChoice {
+  readonly chosen: AutoCandidate;
+  /** Output SQNR in dB on the selection samples, by candidate; empty when there were too few. */
+  readonly sqnrDb: ReadonlyMap<string, number>;
+  readonly samples: number;
+  readonly because: string;
+}
+
+/**
+ * One method for the whole network, by the error it makes at the network's output. (Choosing tensor by tensor, by local or by output
+ * error, lost to this on held-out data: locally optimal clipping adds up to too much clipping.)
+ *
+ * `evaluate` returns the output noise-to-signal ratio of each candidate on `samples` samples that did not set its ranges.
+ */
+export async function chooseAuto(o: {
+  readonly samples: number;
+  readonly candidates?: readonly AutoCandidate[];
+  evaluate(candidates: readonly AutoCandidate[]): Promise<readonly number[]>;
+}): Promise<AutoChoice> {
+  const candidates = o.candidates ?? autoCandidates();
+  if (o.samples < LEAST_SELECTION) {
+    const because = `${o.samples} samples cannot choose, ${LEAST_SELECTION} could`;
+    return { chosen: FALLBACK, sqnrDb: new Map(), samples: o.samples, because };
+  }
+  const ratios = await o.evaluate(candidates);
+  const db = ratios.map((r) => (Number.isNaN(r) ? -Infinity : -10 * Math.log10(r)));
+  const most = Math.max(...db);
+  // The safe ones come first: the earliest of the first two that is near the best, else the best.
+  const near = db.findIndex((x, i) => i < 2 && (x === most || x > most - MARGIN_DB));
+  const at = near >= 0 ? near : db.indexOf(most);
+  const chosen = candidates[at]!;
+  const best = candidates[db.indexOf(most)]!;
+  const because =
+    chosen === best
+      ? `least error at the outputs: ${db[at]!.toFixed(1)} dB on ${o.samples} samples`
+      : `within ${MARGIN_DB} dB of ${best.spec} (${most.toFixed(1)} dB) on ${o.samples} samples`;
+  return { chosen, sqnrDb: new Map(candidates.map((c, i) => [c.spec, db[i]!])), samples: o.samples, because };
+}
+
+/**
+ * Noise-to-signal ratio at the outputs for each set of parameters: per output sum (y - yq)^2 / sum y^2 over all samples, then the mean
+ * over the outputs, so that each output counts the same whatever its size. Memory does not grow with the samples.
+ */
+export async function outputErrors(
+  float: Session,
+  quantized: Session,
+  samples: AsyncIterable<Feeds> | Iterable<Feeds>,
+  parameters: readonly Feeds[],
+): Promise<number[]> {
+  const names = float.outputs.map((x) => x.name);
+  const signal = new Float64Array(names.length);
+  const noise = parameters.map(() => new Float64Array(names.length));
+  for await (const feeds of samples) {
+    const want = float.run(feeds, names);
+    const got = parameters.map((p) => quantized.run({ ...feeds, ...p }, names));
+    const [y, ...all] = await Promise.all([want, ...got]);
+    for (const [o, name] of names.entries()) {
+      const x = floatsOf(y![name]!);
+      if (x === undefined) continue;
+      for (let i = 0; i < x.length; i++) signal[o]! += x[i]! * x[i]!;
+      for (const [c, out] of all.entries()) noise[c]![o]! += squaredDistance(x, floatsOf(out[name]!)!);
+    }
+  }
+  const used = [...signal.keys()].filter((o) => signal[o]! > 0);
+  return noise.map((n) => used.reduce((sum, o) => sum + n[o]! / signal[o]!, 0) / Math.max(1, used.length));
+}
+
+function squaredDistance(x: Float32Array | Float64Array, y: Float32Array | Float64Array): number {
+  let sum = 0;
+  for (let i = 0; i < x.length; i++) {
+    const e = x[i]! - y[i]!;
+    sum += e * e;
+  }
+  return sum;
+}
+
+function floatsOf(t: Tensor): Float32Array | Float64Array | undefined {
+  return t.data instanceof Float32Array || t.data instanceof Float64Array ? t.data : undefined;
+}
