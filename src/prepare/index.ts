@@ -1,0 +1,164 @@
+import type { Report } from "../diagnostics.ts";
+import { cloneModel } from "../graph/clone.ts";
+import type { Model, Node, Value } from "../graph/ir.ts";
+import { staticShape, type ValueType } from "../graph/types.ts";
+import { allGraphs, nodeKey, pathOfNode } from "../graph/walk.ts";
+import type { Feeds, Runtime } from "../runtime/types.ts";
+import { foldConstants } from "./constants.ts";
+import { probeTypes, typesByPath } from "./probe.ts";
+import type { Context, Rule } from "./rule.ts";
+import { constantInputs } from "./rules/constant-inputs.ts";
+import { constantNodes } from "./rules/constant-nodes.ts";
+import { dropDead } from "./rules/drop-dead.ts";
+import { dropIdentity } from "./rules/drop-identity.ts";
+import { foldAffine } from "./rules/fold-affine.ts";
+import { foldBatchnorm } from "./rules/fold-batchnorm.ts";
+import { foldPad } from "./rules/fold-pad.ts";
+import { foldShape } from "./rules/fold-shape.ts";
+import { nameNodes } from "./rules/name-nodes.ts";
+import type { Types } from "./types.ts";
+
+export { foldConstants } from "./constants.ts";
+export { probeTypes } from "./probe.ts";
+export type { Types } from "./types.ts";
+
+/** Raised whenever a rule changes what it makes: stats and plans are bound to it. */
+export const PREPARE_VERSION = "prepare/1";
+
+/** Rules that need no types, in order. */
+export const CLEANUP: readonly Rule[] = [nameNodes, constantNodes, constantInputs, dropDead, dropIdentity];
+/** Rules that use types, in order. */
+export const REWRITES: readonly Rule[] = [foldShape, foldPad, foldBatchnorm, foldAffine, dropIdentity, dropDead, nameNodes];
+
+/** The list is run until nothing changes, at most this often: each rule makes the graph smaller, so this is a guard, not a limit. */
+const ROUNDS = 8;
+
+export interface PrepareOptions {
+  readonly report?: Report;
+  /** One sample: shapes are then those seen with it. */
+  readonly feeds?: Feeds;
+  /** Rules to leave out, by name (`fold-constants` too). */
+  readonly without?: readonly string[];
+}
+
+export interface Prepared {
+  readonly model: Model;
+  readonly version: string;
+  readonly applied: readonly { readonly rule: string; readonly count: number }[];
+  readonly refused: readonly { readonly rule: string; readonly node: string; readonly why: string }[];
+  /** By the path of each value (`pathOf`). */
+  readonly types: ReadonlyMap<string, ValueType>;
+}
+
+/**
+ * The same function in a form that is good to quantize: constants are constants, normalization at products is part of them, nothing dead
+ * is left. The argument is not changed. Graph inputs and outputs keep their names, types and order.
+ */
+export async function prepareModel(source: Model, runtime: Runtime, options: PrepareOptions = {}): Promise<Prepared> {
+  const model = cloneModel(source);
+  const job = new Job(model, options);
+  job.run(CLEANUP);
+  await job.foldConstants(runtime);
+  job.types = await probeTypes(model, runtime, options.feeds);
+  job.run(REWRITES);
+  if (job.counts.has("fold-shape")) {
+    await job.foldConstants(runtime);
+    job.run(REWRITES);
+  }
+  return {
+    model,
+    version: PREPARE_VERSION,
+    applied: [...job.counts].map(([rule, count]) => ({ rule, count })),
+    refused: [...job.refusals.values()],
+    types: typesByPath(job.allTypes()),
+  };
+}
+
+/** The state of one preparation. */
+class Job {
+  readonly model: Model;
+  readonly counts = new Map<string, number>();
+  readonly refusals = new Map<string, { readonly rule: string; readonly node: string; readonly why: string }>();
+  types: Types = new Map();
+  readonly #without: ReadonlySet<string>;
+  readonly #context: Context;
+
+  constructor(model: Model, options: PrepareOptions) {
+    this.model = model;
+    this.#without = new Set(options.without);
+    this.#context = {
+      model,
+      report: options.report ?? (() => {}),
+      typeOf: (v) => this.#typeOf(v),
+      get fixedShapes() {
+        return model.graph.inputs.every((v) => staticShape(v.type) !== undefined);
+      },
+    };
+  }
+
+  #typeOf(v: Value): ValueType | undefined {
+    if (v.data) return { kind: "tensor", elem: v.data.dtype, shape: v.data.shape };
+    return this.types.get(v) ?? v.type;
+  }
+
+  /** Runs the rules in order, again and again until none changes anything. */
+  run(rules: readonly Rule[]): void {
+    const active = rules.filter((r) => !this.#without.has(r.name));
+    for (let round = 0; round < ROUNDS; round++) {
+      let changed = 0;
+      for (const r of active) changed += this.#runOne(r);
+      if (changed === 0) return;
+    }
+  }
+
+  #runOne(rule: Rule): number {
+    let count = 0;
+    if ("run" in rule) for (const g of [...allGraphs(this.model.graph)]) count += rule.run(g, this.#context);
+    else {
+      const ops = new Set(rule.ops);
+      for (const [key, r] of this.refusals) if (r.rule === rule.name) this.refusals.delete(key);
+      for (const g of [...allGraphs(this.model.graph)]) {
+        for (const n of g.nodes.filter((x) => ops.has(x.op) && (x.domain === "" || x.domain === "ai.onnx"))) {
+          if (!isThere(n)) continue;
+          const done = rule.step(n, this.#context);
+          if (done === true) count++;
+          else if (done) this.#refuse(rule.name, pathOfNode(n), done.at === nodeKey(n) ? done.why : `${done.why} (at "${done.at}")`);
+        }
+      }
+    }
+    if (count > 0) this.counts.set(rule.name, (this.counts.get(rule.name) ?? 0) + count);
+    return count;
+  }
+
+  #refuse(rule: string, node: string, why: string): void {
+    this.refusals.set(`${rule}\n${node}`, { rule, node, why });
+  }
+
+  /** Until nothing folds: what one session computes may be what the next needs to know sizes. */
+  async foldConstants(runtime: Runtime): Promise<void> {
+    if (this.#without.has("fold-constants")) return;
+    for (let round = 0; round < ROUNDS; round++) {
+      const { folded, refused } = await foldConstants(this.model, runtime);
+      for (const r of refused) this.#refuse("fold-constants", r.node, r.why);
+      if (folded === 0) return;
+      this.counts.set("fold-constants", (this.counts.get("fold-constants") ?? 0) + folded);
+      this.run([dropIdentity, dropDead]);
+    }
+  }
+
+  allTypes(): Types {
+    const out: Types = new Map();
+    for (const g of allGraphs(this.model.graph)) {
+      for (const v of g.values.values()) {
+        const t = this.#typeOf(v);
+        if (t) out.set(v, t);
+      }
+    }
+    return out;
+  }
+}
+
+/** False once a rule has removed the node (a removed node has lost its outputs). */
+function isThere(n: Node): boolean {
+  return n.outputs.length === 0 || n.outputs.some((o) => o && n.graph.values.get(o.name) === o);
+}
