@@ -166,4 +166,3 @@ function retyped(v: Value, elem: DType | undefined): Value["type"] {
 function elemOf(v: Value): DType | undefined {
   return v.data?.dtype ?? (v.type?.kind === "tensor" ? v.type.elem : undefined);
 }
-
