@@ -4,7 +4,7 @@ import type { Model, Node, Value } from "../graph/ir.ts";
 import { staticShape, type ValueType } from "../graph/types.ts";
 import { allGraphs, nodeKey, pathOfNode } from "../graph/walk.ts";
 import type { Feeds, Runtime } from "../runtime/types.ts";
-import { foldConstants } from "./constants.ts";
+import { foldConstants } from "./constants/index.ts";
 import { probeTypes, typesByPath } from "./probe.ts";
 import type { Context, Rule } from "./rule.ts";
 import { constantInputs } from "./rules/constant-inputs.ts";
@@ -18,7 +18,7 @@ import { foldShape } from "./rules/fold-shape.ts";
 import { nameNodes } from "./rules/name-nodes.ts";
 import type { Types } from "./types.ts";
 
-export { foldConstants } from "./constants.ts";
+export { foldConstants } from "./constants/index.ts";
 export { probeTypes } from "./probe.ts";
 export type { Types } from "./types.ts";
 
@@ -139,6 +139,7 @@ class Job {
     if (this.#without.has("fold-constants")) return;
     for (let round = 0; round < ROUNDS; round++) {
       const { folded, refused } = await foldConstants(this.model, runtime);
+      for (const [key, r] of this.refusals) if (r.rule === "fold-constants") this.refusals.delete(key);
       for (const r of refused) this.#refuse("fold-constants", r.node, r.why);
       if (folded === 0) return;
       this.counts.set("fold-constants", (this.counts.get("fold-constants") ?? 0) + folded);

@@ -1,4 +1,4 @@
-import { floatAttr, intAttr } from "../graph/attr.ts";
+import { floatAttr } from "../graph/attr.ts";
 import { type ConstantView, constantOf, toFloat32 } from "../graph/constant.ts";
 import type { Node, Value } from "../graph/ir.ts";
 import { opFacts, type Weight } from "../graph/ops/index.ts";
@@ -54,7 +54,7 @@ export function linearOf(n: Node, ctx: Context): Linear | Refusal | undefined {
   }
   const b = n.inputs[2];
   const view = b && constantOf(b);
-  if (b && (!view || view.dtype !== "float32")) return refuse(n, "its bias is not a float32 constant");
+  if (b && view?.dtype !== "float32") return refuse(n, "its bias is not a float32 constant");
   if (n.op === "Gemm") {
     if (floatAttr(n, "alpha", 1) !== 1) return refuse(n, "its alpha is not 1");
     const N = shape[weight.channel!]!;

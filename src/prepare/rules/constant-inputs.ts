@@ -1,4 +1,3 @@
-import type { Graph } from "../../graph/ir.ts";
 import type { GraphRule } from "../rule.ts";
 
 /**

@@ -16,6 +16,8 @@ export const dropIdentity = nodeRule<{ readonly node: Node; readonly by: Value }
   match(n, ctx) {
     const by = n.inputs[0];
     if (!by || !n.outputs[0] || !isIdentity(n, ctx)) return undefined;
+    // A branch that hands on an outer value or a constant needs its Identity: that is no refusal.
+    if (n.outputs[0].isOutput && (by.graph !== n.graph || !by.producer)) return undefined;
     const why = bypassProblem(n, by);
     return why === undefined ? matched({ node: n, by }) : refuse(n, why);
   },

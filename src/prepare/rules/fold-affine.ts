@@ -60,7 +60,7 @@ function isBias(n: Node, matmul: Node, ctx: Context): boolean {
 
 function matchBefore(n: Node, ctx: Context): { ok: true; bind: Bind } | Refusal | undefined {
   const use = soleUse(n.outputs[0]);
-  if (!use || use.input !== 0 || use.node.graph !== n.graph) return undefined;
+  if (use?.input !== 0 || use.node.graph !== n.graph) return undefined;
   const linear = linearOf(use.node, ctx);
   // In front of a MatMul such a Mul is the weight of a normalization: it belongs to that region.
   if (!linear || "ok" in linear || use.node.op === "MatMul") return undefined;

@@ -56,7 +56,7 @@ function matchBehind(bn: Node, affine: Affine, ctx: Context): { ok: true; bind: 
 
 function matchBefore(bn: Node, affine: Affine, ctx: Context): { ok: true; bind: Bind } | Refusal | undefined {
   const use = soleUse(bn.outputs[0]);
-  if (!use || use.input !== 0 || use.node.graph !== bn.graph) return undefined;
+  if (use?.input !== 0 || use.node.graph !== bn.graph) return undefined;
   const linear = linearOf(use.node, ctx);
   if (!linear || "ok" in linear) return linear;
   if (use.node.op === "MatMul" && linear.rank !== 2) return refuse(use.node, "its inputs are not axis 1");

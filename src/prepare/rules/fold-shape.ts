@@ -1,7 +1,7 @@
 import type { Node } from "../../graph/ir.ts";
 import { int64s, type TensorData, tensorFrom } from "../../graph/tensor.ts";
 import { staticShape } from "../../graph/types.ts";
-import { replaceByConstant } from "../constants.ts";
+import { replaceByConstant } from "../constants/index.ts";
 import { matched, nodeRule } from "../rule.ts";
 
 /**
