@@ -150,8 +150,8 @@ function readHeader(source: ByteSource): NpyHeader {
 function decodeItems(bytes: Uint8Array, h: NpyHeader): NdData {
   if (h.ctor === undefined) return decodeText(bytes, h);
   const width = h.ctor.BYTES_PER_ELEMENT;
-  // A view of someone else's buffer stays a view when it is aligned; only swapping needs a copy of its own.
-  const b = bytes.byteOffset % width !== 0 || (h.swap && width > 1) ? bytes.slice() : bytes;
+  // A view of someone else's buffer stays a view when it is aligned; only swapping needs a copy of its own. A Buffer's slice would not be one.
+  const b = bytes.byteOffset % width !== 0 || (h.swap && width > 1) ? new Uint8Array(bytes) : bytes;
   if (h.swap && width > 1) swapBytes(b, width);
   return new h.ctor(b.buffer, b.byteOffset, b.byteLength / width);
 }
