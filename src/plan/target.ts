@@ -38,6 +38,8 @@ export interface TargetRow {
    * output of a compute node that fuses with the sum. Default "all".
    */
   readonly inputs?: "all" | "one-side";
+  /** For "one-side": the operators that fuse with the sum. */
+  readonly fusesWith?: readonly string[];
   /**
    * "same": input and output share parameters (data movement). "own": the output is quantized with its own. "wanted": own, when somebody
    * downstream reads codes. "absorbed": the node vanishes into the Q behind it. "none": stays float.

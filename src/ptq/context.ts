@@ -9,22 +9,28 @@ import type { Scheme, Skip, SkipCode } from "../plan/types.ts";
 import { matchNodes } from "./match.ts";
 import type { ProposeInput } from "./proposal.ts";
 
+const ABOUT_ACTIVATIONS: ReadonlySet<SkipCode> = new Set(["no-stats", "not-reached", "range-unsound"]);
+
 /** What the placement rules share: facts, the target's rows and the skips found so far. */
 export class Context {
   readonly input: ProposeInput;
   readonly facts = new Map<Node, OpFacts | undefined>();
   readonly skips = new Map<Node, Skip>();
+  /** Nodes whose activations stay float for a reason of the activations: their weights may still be codes. */
+  readonly weightOnly = new Map<Node, Skip>();
   readonly #prefix = new Map<object, string>();
   readonly #opset: number;
 
   constructor(input: ProposeInput) {
     this.input = input;
-    this.#opset = input.model.opsets.get("") ?? 1;
+    this.#opset = Math.max(input.model.opsets.get("") ?? 1, input.target.opset.min);
     for (const n of allNodes(input.model)) this.facts.set(n, opFacts(n));
     for (const n of matchNodes(input.model, input.skip ?? [])) this.skip(n, "user", "left out by --skip");
     for (const n of allNodes(input.model)) {
       const given = input.floats?.get(this.nodePath(n));
-      if (given && !this.skips.has(n)) this.skip(n, given.code, given.detail);
+      if (!given || this.skips.has(n)) continue;
+      if (ABOUT_ACTIVATIONS.has(given.code)) this.weightOnly.set(n, { node: this.nodePath(n), op: n.op, code: given.code, detail: given.detail });
+      else this.skip(n, given.code, given.detail);
     }
   }
 
@@ -70,6 +76,7 @@ export class Context {
 
   /** The row with which the target quantizes activations at this node; undefined: it does not. */
   activationRow(n: Node): TargetRow | undefined {
+    if (this.weightOnly.has(n)) return undefined;
     const dtype = this.activationScheme().dtype;
     return this.rows(n).find((r) => (r.activation as readonly string[]).includes(dtype));
   }

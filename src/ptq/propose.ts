@@ -54,7 +54,7 @@ export function proposeSites(input: ProposeInput): Proposal {
         ctx.skip(node, "dtype", `its weight is ${weight.constant.dtype}`);
         continue;
       }
-      const both = recipe.activations !== "none" && !isInSubgraph(node) ? ctx.weightRow(node, true) : undefined;
+      const both = recipe.activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
       if (both && recipe.activations === "static" && ctx.activationRow(node)) {
         compute.push({ node, facts, weight });
         weightUses.push({ node, weight, row: both });
@@ -159,16 +159,26 @@ const FLOAT_TRAITS = new Set(["compute", "same-scale", "clamp", "rescale", "floa
 /** A reason for every node with float data that stays as it was. */
 function skipsOf(ctx: Context, placed: Placed, weights: readonly WeightSite[], dynamic: readonly ComputeNode[]): Skip[] {
   const touched = new Set<Node>([...placed.nodes, ...weights.flatMap((w) => w.nodes), ...dynamic.map((d) => d.node)]);
+  const halves: Skip[] = [];
   for (const [node, facts] of ctx.facts) {
-    if (touched.has(node)) continue;
+    const half = ctx.weightOnly.get(node);
+    if (half) {
+      ctx.skips.delete(node);
+      halves.push(touched.has(node) ? { ...half, detail: `${half.detail}; its weight is stored as codes` } : half);
+      continue;
+    }
+    if (touched.has(node)) {
+      ctx.skips.delete(node);
+      continue;
+    }
     if (!facts) ctx.skip(node, "custom-op", `${node.domain || "ai.onnx"}.${node.op} is not known`);
     else if (!FLOAT_TRAITS.has(facts.trait)) ctx.skips.delete(node);
     else if (!facts.data.some((i) => ctx.isFloat32(node.inputs[i]!)) && facts.weights.length === 0) ctx.skips.delete(node);
-    else if (facts.trait === "float") ctx.skip(node, "op-is-float", facts.why ?? "no 8-bit form is sound");
     else if (isInSubgraph(node)) ctx.skip(node, "no-stats", "values inside a subgraph are not observed");
     else if (ctx.activationRow(node))
       ctx.skip(node, "target-slow", "no quantized neighbour gives it codes: a conversion would cost more than it saves");
+    else if (facts.trait === "float") ctx.skip(node, "op-is-float", facts.why ?? "no 8-bit form is sound");
     else ctx.skip(node, "op-is-float", `${printTarget(ctx.input.target)} has no quantized form of ${node.op}`);
   }
-  return [...ctx.skips.values()].filter((s) => ![...touched].some((n) => ctx.nodePath(n) === s.node));
+  return [...halves, ...ctx.skips.values()];
 }

@@ -9,8 +9,9 @@ import type { Placed } from "./propose.ts";
  * Regions that run on codes: every node of a region reads and writes codes.
  *
  * 1. Compute nodes start regions.
- * 2. Forward: a node whose row has a quantized form joins when all its data inputs are written as codes (constants aside).
- *    A clamp behind a node with a single reader is absorbed by the Q behind it.
+ * 2. Forward: a sum, product or pool with a quantized form joins when one of its inputs is codes anyway, because a kernel wrote them that
+ *    has no float output (Conv; products of matrices have one, so a residual stream stays float). Data movement joins when its inputs are
+ *    codes. A clamp that alone reads a node's output is absorbed by the Q behind it.
  * 3. Backward: data movement in front of a region joins when all its readers are in it (one byte an element is moved instead of four).
  * 4. Members that no member reads leave again: their codes would only be turned back.
  */
@@ -47,6 +48,14 @@ class Regions {
   #writesCodes(v: Value): boolean {
     return v.producer !== undefined && this.#members.has(v.producer) && v.graph === this.#ctx.input.model.graph;
   }
+  /** Written as codes whoever reads: a kernel that needs a Q behind it, or data movement and clamps after one. */
+  #mustBeCodes(v: Value): boolean {
+    const p = v.producer;
+    if (!p || !this.#writesCodes(v)) return false;
+    const output = this.#rows.get(p)?.output;
+    if (output === "own") return true;
+    return (output === "same" || output === "absorbed") && this.#dataInputs(p).every((x) => this.#mustBeCodes(x));
+  }
   /** The one reader of a value, when there is exactly one and the value is no output. */
   #onlyReader(v: Value): Node | undefined {
     return v.uses.length === 1 && !v.isOutput ? v.uses[0]!.node : undefined;
@@ -58,7 +67,9 @@ class Regions {
       const facts = this.#facts(node);
       if (!row || !facts || this.#members.has(node) || row.weight.length > 0) continue;
       const data = this.#dataInputs(node);
-      if (data.length === 0 || !data.every((v) => this.#ctx.isFloat32(v) && this.#writesCodes(v))) continue;
+      if (data.length === 0 || !data.every((v) => this.#ctx.isFloat32(v))) continue;
+      const joins = row.output === "own" ? data.some((v) => this.#mustBeCodes(v)) : data.every((v) => this.#writesCodes(v));
+      if (!joins) continue;
       if (!facts.data.every((i) => this.#operandFits(node.inputs[i]!))) continue;
       const input = data[0]!;
       if (row.output === "absorbed") {
@@ -119,9 +130,10 @@ class Regions {
   #mustWrite(n: Node): boolean {
     return this.#rows.get(n)?.output === "own" && this.#members.has(n);
   }
-  /** Joined forward, its inputs were codes; a member that left takes its readers along, unless the reader makes codes by itself. */
+  /** A member that left takes along those that joined because of it. */
   #inputsStand(n: Node): boolean {
-    return this.#rows.get(n)?.output === "same" || this.#dataInputs(n).every((v) => this.#writesCodes(v));
+    const output = this.#rows.get(n)?.output;
+    return output === "same" || (output === "own" ? this.#dataInputs(n).some((v) => this.#mustBeCodes(v)) : this.#dataInputs(n).every((v) => this.#writesCodes(v)));
   }
 
   place(): Placed {

@@ -82,7 +82,7 @@ export const ORT_CPU: Target = {
       source: `${SELECTORS}: nearest only, equal parameters`,
     },
     {
-      ops: ["Flatten", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze", "DepthToSpace", "Expand", "Split", "Identity"],
+      ops: ["Flatten", "Gather", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze", "DepthToSpace", "Expand", "Split", "Identity"],
       activation: ["uint8"],
       output: "same",
       weight: [],

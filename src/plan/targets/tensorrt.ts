@@ -41,6 +41,7 @@ const ROWS: readonly TargetRow[] = [
     ops: ["Add"],
     activation: ["int8"],
     inputs: "one-side",
+    fusesWith: ["Conv"],
     output: "none",
     weight: [],
     source: `${NVIDIA}: quantize the residual input of a skip connection, not the output of the Conv that feeds the sum`,
