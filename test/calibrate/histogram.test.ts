@@ -69,7 +69,7 @@ describe("observer", () => {
         const pieces = at.slice(1).map((end, i) => shuffled.slice(at[i]!, end));
         expect(without(observe(pieces))).toEqual(naive(x));
       }),
-      { seed: 1, numRuns: 150 },
+      { seed: 1, numRuns: 80 },
     );
   });
 
@@ -83,7 +83,7 @@ describe("observer", () => {
         expect(without(left)).toEqual(naive(x));
         expect(right).toEqual(left);
       }),
-      { seed: 2, numRuns: 150 },
+      { seed: 2, numRuns: 80 },
     );
   });
 
