@@ -6,6 +6,7 @@ import type { ValueType } from "../graph/types.ts";
 import { allNodes, graphPath, nodeKey } from "../graph/walk.ts";
 import type { RowCondition, TargetRow, WeightRow } from "../plan/target.ts";
 import type { Scheme, Skip, SkipCode } from "../plan/types.ts";
+import { findRegions, type Region, regionIndex } from "../prepare/regions.ts";
 import { matchNodes } from "./match.ts";
 import type { ProposeInput } from "./proposal.ts";
 
@@ -18,18 +19,22 @@ export class Context {
   readonly skips = new Map<Node, Skip>();
   /** Nodes whose activations stay float for a reason of the activations: their weights may still be codes. */
   readonly weightOnly = new Map<Node, Skip>();
+  /** Nodes of normalizations, softmax, GELU and the like, which stay float as a whole. A gate x·sigmoid(x) has sound 8-bit parts. */
+  readonly regions: ReadonlyMap<Node, Region>;
   readonly #prefix = new Map<object, string>();
   readonly #opset: number;
 
   constructor(input: ProposeInput) {
     this.input = input;
+    this.regions = regionIndex(findRegions(input.model).filter((r) => r.kind !== "silu"));
     this.#opset = Math.max(input.model.opsets.get("") ?? 1, input.target.opset.min);
     for (const n of allNodes(input.model)) this.facts.set(n, opFacts(n));
     for (const n of matchNodes(input.model, input.skip ?? [])) this.skip(n, "user", "left out by --skip");
     for (const n of allNodes(input.model)) {
       const given = input.floats?.get(this.nodePath(n));
       if (!given || this.skips.has(n)) continue;
-      if (ABOUT_ACTIVATIONS.has(given.code)) this.weightOnly.set(n, { node: this.nodePath(n), op: n.op, code: given.code, detail: given.detail });
+      if (ABOUT_ACTIVATIONS.has(given.code))
+        this.weightOnly.set(n, { node: this.nodePath(n), op: n.op, code: given.code, detail: given.detail });
       else this.skip(n, given.code, given.detail);
     }
   }
@@ -76,7 +81,7 @@ export class Context {
 
   /** The row with which the target quantizes activations at this node; undefined: it does not. */
   activationRow(n: Node): TargetRow | undefined {
-    if (this.weightOnly.has(n)) return undefined;
+    if (this.weightOnly.has(n) || (this.regions.has(n) && this.facts.get(n)?.trait !== "compute")) return undefined;
     const dtype = this.activationScheme().dtype;
     return this.rows(n).find((r) => (r.activation as readonly string[]).includes(dtype));
   }

@@ -30,7 +30,12 @@ export function placeComputeInputs(ctx: Context, compute: readonly ComputeNode[]
     if (!facts || row?.inputs !== "one-side" || ctx.skips.has(node) || facts.data.length !== 2) continue;
     const [a, b] = facts.data.map((i) => node.inputs[i]!) as [Value, Value];
     if (a === b || a.data || b.data || !ctx.isFloat32(a) || !ctx.isFloat32(b) || !sameShape(ctx, a, b)) continue;
-    const fuses = (v: Value): boolean => v.producer !== undefined && quantized.has(v.producer) && (row.fusesWith?.includes(v.producer.op) ?? true) && v.uses.length === 1 && !v.isOutput;
+    const fuses = (v: Value): boolean =>
+      v.producer !== undefined &&
+      quantized.has(v.producer) &&
+      (row.fusesWith?.includes(v.producer.op) ?? true) &&
+      v.uses.length === 1 &&
+      !v.isOutput;
     const [fa, fb] = [fuses(a), fuses(b)];
     if (!fa && !fb) continue;
     const fused = fa && fb ? ((depth.get(a.producer!) ?? 0) >= (depth.get(b.producer!) ?? 0) ? a : b) : fa ? a : b;

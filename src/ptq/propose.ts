@@ -54,7 +54,8 @@ export function proposeSites(input: ProposeInput): Proposal {
         ctx.skip(node, "dtype", `its weight is ${weight.constant.dtype}`);
         continue;
       }
-      const both = recipe.activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
+      const both =
+        recipe.activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
       if (both && recipe.activations === "static" && ctx.activationRow(node)) {
         compute.push({ node, facts, weight });
         weightUses.push({ node, weight, row: both });
@@ -174,6 +175,7 @@ function skipsOf(ctx: Context, placed: Placed, weights: readonly WeightSite[], d
     if (!facts) ctx.skip(node, "custom-op", `${node.domain || "ai.onnx"}.${node.op} is not known`);
     else if (!FLOAT_TRAITS.has(facts.trait)) ctx.skips.delete(node);
     else if (!facts.data.some((i) => ctx.isFloat32(node.inputs[i]!)) && facts.weights.length === 0) ctx.skips.delete(node);
+    else if (ctx.regions.has(node)) ctx.skip(node, "region", `part of ${ctx.regions.get(node)!.kind}, which stays whole`);
     else if (isInSubgraph(node)) ctx.skip(node, "no-stats", "values inside a subgraph are not observed");
     else if (ctx.activationRow(node))
       ctx.skip(node, "target-slow", "no quantized neighbour gives it codes: a conversion would cost more than it saves");

@@ -133,7 +133,10 @@ class Regions {
   /** A member that left takes along those that joined because of it. */
   #inputsStand(n: Node): boolean {
     const output = this.#rows.get(n)?.output;
-    return output === "same" || (output === "own" ? this.#dataInputs(n).some((v) => this.#mustBeCodes(v)) : this.#dataInputs(n).every((v) => this.#writesCodes(v)));
+    return (
+      output === "same" ||
+      (output === "own" ? this.#dataInputs(n).some((v) => this.#mustBeCodes(v)) : this.#dataInputs(n).every((v) => this.#writesCodes(v)))
+    );
   }
 
   place(): Placed {

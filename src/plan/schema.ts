@@ -1,0 +1,140 @@
+import { DTYPES } from "../quant/dtype.ts";
+import { SKIP_CODES } from "./types.ts";
+
+const string = { type: "string" } as const;
+const count = { type: "integer", minimum: 0 } as const;
+const ref = {
+  type: "object",
+  properties: { tensor: { type: "string", minLength: 1 } },
+  required: ["tensor"],
+  additionalProperties: false,
+} as const;
+const numbers = { anyOf: [{ type: "array", items: { type: "number" }, minItems: 1 }, { $ref: "#/$defs/tensorRef" }] } as const;
+const object = (properties: Record<string, unknown>, optional: readonly string[] = []) => ({
+  type: "object",
+  properties,
+  required: Object.keys(properties).filter((k) => !optional.includes(k)),
+  additionalProperties: false,
+});
+const site = (kind: string, more: Record<string, unknown> = {}, optional: readonly string[] = []) =>
+  object(
+    {
+      kind: { const: kind },
+      value: string,
+      consumers: { $ref: "#/$defs/consumers" },
+      scheme: { $ref: "#/$defs/scheme" },
+      ...more,
+      because: string,
+    },
+    optional,
+  );
+
+/** JSON Schema (2020-12) of `plan.json`. `docs/plan.schema.json` is this, written out. */
+export const PLAN_SCHEMA = {
+  $schema: "https://json-schema.org/draft/2020-12/schema",
+  $id: "https://qc.dev/plan.schema.json",
+  title: "qc plan",
+  description: "Every decision about one model for one target: what is quantized, with which numbers, what stays float and why.",
+  ...object(
+    {
+      schema: { const: "qc.plan/1" },
+      tool: string,
+      model: object({ structure: string, weights: string }),
+      prepare: string,
+      target: string,
+      recipe: string,
+      calibrator: string,
+      seed: { type: "integer" },
+      opset: { type: "integer", minimum: 1 },
+      irVersion: { type: "integer", minimum: 3 },
+      stats: object({ sha256: string, samples: count }),
+      tensors: object({ file: { type: "string", pattern: "^[^/\\\\]+$" }, sha256: { type: "string", pattern: "^[0-9a-f]{64}$" } }),
+      sites: { type: "array", items: { $ref: "#/$defs/site" } },
+      skips: {
+        type: "array",
+        items: object({ node: string, op: string, code: { enum: Object.keys(SKIP_CODES) }, detail: string }),
+      },
+      replacements: { type: "array", items: object({ value: string, tensor: { $ref: "#/$defs/tensorRef" }, because: string }) },
+      insertions: {
+        type: "array",
+        items: object({
+          value: string,
+          consumers: { $ref: "#/$defs/consumers" },
+          op: { const: "Mul" },
+          by: { $ref: "#/$defs/tensorRef" },
+          because: string,
+        }),
+      },
+      steps: {
+        type: "array",
+        items: object(
+          {
+            step: string,
+            before: { type: ["number", "null"] },
+            after: { type: ["number", "null"] },
+            unit: { const: "dB" },
+            kept: { type: "boolean" },
+            layers: count,
+            seconds: { type: "number" },
+            detail: string,
+          },
+          ["layers", "seconds", "detail"],
+        ),
+      },
+      reverts: {
+        type: "array",
+        items: object({ node: string, to: { enum: ["a16", "w8", "float"] }, gainDb: { type: "number" }, costBytes: { type: "number" } }),
+      },
+    },
+    ["calibrator", "stats", "tensors"],
+  ),
+  $defs: {
+    tensorRef: ref,
+    numbers,
+    consumers: {
+      anyOf: [{ const: "all" }, { type: "array", minItems: 1, items: object({ node: string, input: count }) }],
+    },
+    scheme: object({
+      dtype: { enum: Object.keys(DTYPES).filter((d) => !["string", "bool", "complex64", "complex128"].includes(d)) },
+      symmetric: { type: "boolean" },
+      narrow: { type: "boolean" },
+      granularity: {
+        anyOf: [
+          object({ kind: { const: "tensor" } }),
+          object({ kind: { const: "channel" }, axis: count }),
+          object({ kind: { const: "block" }, axis: count, size: { type: "integer", minimum: 1 } }),
+        ],
+      },
+    }),
+    site: {
+      anyOf: [
+        site(
+          "static",
+          {
+            scale: { $ref: "#/$defs/numbers" },
+            zeroPoint: { $ref: "#/$defs/numbers" },
+            range: object({ min: { type: "number" }, max: { type: "number" } }),
+          },
+          ["range"],
+        ),
+        site(
+          "weight",
+          {
+            scale: { $ref: "#/$defs/numbers" },
+            zeroPoint: { $ref: "#/$defs/numbers" },
+            codes: { $ref: "#/$defs/tensorRef" },
+            form: { enum: ["qdq", "qdq-requantized", "gather-codes", "matmul-integer", "matmul-nbits", "gather-block", "dynamic-lstm"] },
+          },
+          ["codes", "form"],
+        ),
+        site("dynamic"),
+        site("cast"),
+      ],
+    },
+  },
+} as const;
+
+/** The text of `docs/plan.schema.json`. */
+export function printPlanSchema(): string {
+  return `${JSON.stringify(PLAN_SCHEMA, null, 2)}\n`;
+}
