@@ -14,6 +14,8 @@ export interface GradientRequest {
   readonly types?: ReadonlyMap<string, ValueType>;
   /** Values that no gradient passes: stop-gradients, borders of frozen parts. */
   readonly stop?: ReadonlySet<Value>;
+  /** Goes on with this emitter: what it knows of values appended before (a loss) is known to the rows. */
+  readonly emit?: Emit;
   /** Rows for operators of custom domains, keyed `domain:op`; they win over the table. */
   readonly rules?: ReadonlyMap<string, Rule>;
 }
@@ -40,7 +42,7 @@ export function gradients(model: Model, request: GradientRequest): Gradients {
   const opset = model.opsets.get("") ?? 0;
   if (opset < 18) throw new QcError({ code: "grad/opset", opset });
   const graph = model.graph;
-  const emit = new Emit(graph, opset, request.types);
+  const emit = request.emit ?? new Emit(graph, opset, request.types);
   const rowOf = (n: Node): Rule | NoGradient => request.rules?.get(`${n.domain}:${n.op}`) ?? gradientOf(n);
   const seeds = request.of.map((o) => ("seed" in o ? o : { value: o, seed: undefined }));
   const forward = [...graph.nodes];

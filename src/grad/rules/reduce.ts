@@ -2,25 +2,31 @@ import { intAttr, intsAttr } from "../../graph/attr.ts";
 import type { Value } from "../../graph/ir.ts";
 import type { Row, Rule } from "../rule.ts";
 
-/** The axes a reduction works over, normalized; computed axes are refused. */
-function axesOf(r: Row): number[] {
-  const rank = r.rank(r.x());
+/** The axes a reduction works over, normalized; "all" when it is every axis of an unknown rank; computed axes are refused. */
+type Axes = readonly number[] | "all";
+function axesOf(r: Row): Axes {
   const listed = intsAttr(r.node, "axes") ?? (r.has(1) ? r.constInts(1) : []);
   if (!listed) return r.refuse("axes are computed");
   const all = listed.length === 0 && intAttr(r.node, "noop_with_empty_axes", 0) === 0;
+  if (all && !r.e.shape(r.x())) return "all";
+  const rank = r.rank(r.x());
   return all ? Array.from({ length: rank }, (_, i) => i) : listed.map((a) => r.axis(a, rank)).sort((a, b) => a - b);
 }
 /** A reduced tensor with its axes kept as 1. */
-function kept(r: Row, v: Value, axes: readonly number[]): Value {
-  if (intAttr(r.node, "keepdims", 1) === 1 || axes.length === 0) return v;
+function kept(r: Row, v: Value, axes: Axes): Value {
+  if (axes === "all" || intAttr(r.node, "keepdims", 1) === 1 || axes.length === 0) return v;
   return r.e.op("Unsqueeze", [v, r.e.ints(axes)]);
 }
 const spread = (r: Row, g: Value) => r.e.like(r.e.op("Expand", [g, r.e.shapeValue(r.x())]), r.x());
 /** Elements summed into one output, as a float value or number. */
-function count(r: Row, axes: readonly number[]): Value | number {
+function count(r: Row, axes: Axes): Value | number {
+  if (axes === "all") return r.number(r.op("Size", r.x()));
   const n = r.e.product(axes.map((a) => r.e.dim(r.x(), a)));
   return typeof n === "number" ? n : r.number(n);
 }
+
+const sumOver = (r: Row, v: Value, axes: Axes) =>
+  axes === "all" ? r.e.op("ReduceSum", [v], { keepdims: 1 }) : r.e.reduce("ReduceSum", v, axes, 1);
 
 export const reduceSum: Rule = (r) => [spread(r, kept(r, r.dy(), axesOf(r)))];
 export const reduceMean: Rule = (r) => {
@@ -33,7 +39,7 @@ export const reduceMean: Rule = (r) => {
 export const reduceExtreme: Rule = (r) => {
   const axes = axesOf(r);
   const hit = r.number(r.op("Equal", r.x(), kept(r, r.y(), axes)));
-  const share = r.op("Div", kept(r, r.dy(), axes), r.e.reduce("ReduceSum", hit, axes, 1));
+  const share = r.op("Div", kept(r, r.dy(), axes), sumOver(r, hit, axes));
   return [r.mul(hit, share)];
 };
 /** y = Σ|x|. */
