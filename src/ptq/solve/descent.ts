@@ -11,13 +11,18 @@ export interface RowState {
   /** Scale of each block. */
   readonly s: Float64Array;
   readonly g: Float64Array;
+  /** H w of the row being polished. */
+  readonly hw: Float64Array;
   loss: number;
+  /** For the search over pairs: 2 s and s² H_ii of each element. */
+  readonly twice: Float64Array;
+  readonly square: Float64Array;
 }
 
 export function rowState(k: number, block: number): RowState {
   const nb = Math.ceil(k / block);
   const a = (n: number) => new Float64Array(n);
-  return { k, block, lo: a(nb), hi: a(nb), c: a(k), s: a(nb), g: a(k), loss: 0 };
+  return { k, block, lo: a(nb), hi: a(nb), c: a(k), s: a(nb), g: a(k), hw: a(k), loss: 0, twice: a(k), square: a(k) };
 }
 
 export function copyState(from: RowState, to: RowState): void {
@@ -26,7 +31,15 @@ export function copyState(from: RowState, to: RowState): void {
   to.lo.set(from.lo);
   to.hi.set(from.hi);
   to.g.set(from.g);
+  to.hw.set(from.hw);
   to.loss = from.loss;
+}
+
+/** Sets H w, which the states of one row share. */
+export function setRow(row: RowState, h: Float64Array, w: Float64Array, at: number): void {
+  const { k, hw } = row;
+  hw.fill(0);
+  for (let i = 0; i < k; i++) if (w[at + i] !== 0) addScaled(hw, h, i * k, k, w[at + i]!);
 }
 
 /** Sets g = H (ŵ − w) and the loss from c, s and the row w. */
@@ -81,7 +94,12 @@ export function descend(row: RowState, h: Float64Array, sweeps = 50): void {
  * 2 s_j |g_j + δ H_ij| − s_j² H_jj. Takes the best partner j of every (i, δ) that pays. Returns whether anything moved.
  */
 export function descendPairs(row: RowState, h: Float64Array, diag: Float64Array): boolean {
-  const { k, block, lo, hi, c, s, g } = row;
+  const { k, block, lo, hi, c, s, g, twice, square } = row;
+  for (let i = 0; i < k; i++) {
+    const si = s[(i / block) | 0]!;
+    twice[i] = 2 * si;
+    square[i] = si * si * diag[i]!;
+  }
   let any = false;
   for (let i = 0; i < k; i++) {
     const bi = (i / block) | 0;
@@ -91,12 +109,11 @@ export function descendPairs(row: RowState, h: Float64Array, diag: Float64Array)
       const d = sign * s[bi]!;
       const at = i * k;
       const cost = 2 * d * g[i]! + d * d * diag[i]!;
-      let best = 1e-12 * row.loss;
+      let best = cost + 1e-12 * row.loss;
       let partner = -1;
       for (let j = 0; j < k; j++) {
         const t = g[j]! + d * h[at + j]!;
-        const sj = s[(j / block) | 0]!;
-        const gain = 2 * sj * (t < 0 ? -t : t) - sj * sj * diag[j]! - cost;
+        const gain = twice[j]! * (t < 0 ? -t : t) - square[j]!;
         if (gain > best && j !== i) {
           const b = (j / block) | 0;
           const qj = t < 0 ? c[j]! + 1 : c[j]! - 1;
@@ -113,7 +130,7 @@ export function descendPairs(row: RowState, h: Float64Array, diag: Float64Array)
       c[partner]! += step;
       addScaled(g, h, at, k, d);
       addScaled(g, h, partner * k, k, dj);
-      row.loss -= best;
+      row.loss -= best - cost;
       any = true;
     }
   }
@@ -122,15 +139,20 @@ export function descendPairs(row: RowState, h: Float64Array, diag: Float64Array)
 
 /**
  * Least-squares scales for fixed codes, block by block: with c_b the codes of block b, the best scale is
- * s_b − (c_bᵀ g_b) / (c_bᵀ H_bb c_b). Rounded to float32; kept only where it lowers the loss.
+ * s_b − (c_bᵀ g_b) / (c_bᵀ H_bb c_b). Rounded to float32; kept only where it lowers the loss. `hc` [k] is scratch.
  */
 export function refitScales(row: RowState, h: Float64Array, hc: Float64Array): boolean {
-  const { k, block, c, s, g } = row;
+  const { k, block, c, s, g, hw } = row;
   let any = false;
   for (let b = 0, from = 0; from < k; b++, from += block) {
     const to = Math.min(k, from + block);
-    hc.fill(0);
-    for (let i = from; i < to; i++) if (c[i] !== 0) addScaled(hc, h, i * k, k, c[i]!);
+    if (to - from === k) {
+      // One block: H c = (g + H w) / s is at hand.
+      for (let j = 0; j < k; j++) hc[j] = (g[j]! + hw[j]!) / s[0]!;
+    } else {
+      hc.fill(0);
+      for (let i = from; i < to; i++) if (c[i] !== 0) addScaled(hc, h, i * k, k, c[i]!);
+    }
     let cg = 0;
     let chc = 0;
     for (let i = from; i < to; i++) {
@@ -141,7 +163,7 @@ export function refitScales(row: RowState, h: Float64Array, hc: Float64Array): b
     const scale = Math.fround(s[b]! - cg / chc);
     const d = scale - s[b]!;
     const gain = -(2 * d * cg + d * d * chc);
-    if (!(scale > 0) || !(gain > 1e-12 * row.loss)) continue;
+    if (!(scale > 0) || !(gain > 1e-9 * row.loss)) continue;
     for (let j = 0; j < k; j++) g[j]! += d * hc[j]!;
     s[b] = scale;
     row.loss -= gain;

@@ -1,5 +1,5 @@
 import { type Beam, beamOf, roundWithBeam } from "./beam.ts";
-import { copyState, descend, descendPairs, type RowState, refitScales, refresh, rowState } from "./descent.ts";
+import { copyState, descend, descendPairs, type RowState, refitScales, refresh, rowState, setRow } from "./descent.ts";
 import { EXACT_MOST, enumerateRow } from "./exact.ts";
 import { LANES, type Lanes, lanesOf, roundWithFeedback } from "./gptq.ts";
 import { blocksOf, type Form, type Grid, newSolution, type Solution } from "./problem.ts";
@@ -17,7 +17,7 @@ export interface SolveEffort {
   /** Survivors in the beam; 0: no beam. */
   readonly beam: number;
 }
-export const SOLVE_DEFAULT: SolveEffort = { coarse: 16, fine: 4, keep: 4, deep: 1, beam: 8 };
+export const SOLVE_DEFAULT: SolveEffort = { coarse: 12, fine: 2, keep: 3, deep: 1, beam: 8 };
 
 /** Rows that share one quadratic form: a layer, or one group of a grouped convolution. */
 export interface RowGroup {
@@ -95,6 +95,8 @@ function solveChannels({ form, w, rows }: RowGroup, grid: Grid, effort: SolveEff
       all.sort(byLoss);
     }
     const kept = all.slice(0, effort.keep);
+    setRow(spare, h, w, at);
+    for (const t of states) t.hw.set(spare.hw);
     for (let n = 0; n < kept.length; n += LANES) {
       if (!exact) {
         for (let v = 0; v < LANES; v++)
@@ -201,6 +203,8 @@ function solveBlocks({ form, w, rows }: RowGroup, grid: Grid, effort: SolveEffor
         row.hi[b] = s.hi;
         out.zeros[m * nb + b] = s.zero;
       }
+      setRow(row, h, w, m * k);
+      spare.hw.set(row.hw);
       refresh(row, h, w, m * k);
       polish(row, form, hc);
       if (effort.deep > 0) deepen(row, form, w, m * k, beam, spare, hc);

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { beamOf, roundWithBeam } from "../../../src/ptq/solve/beam.ts";
-import { descend, descendPairs, refitScales, refresh, rowState } from "../../../src/ptq/solve/descent.ts";
+import { descend, descendPairs, refitScales, refresh, rowState, setRow } from "../../../src/ptq/solve/descent.ts";
 import { enumerateRow } from "../../../src/ptq/solve/exact.ts";
 import { LANES, lanesOf, roundWithFeedback } from "../../../src/ptq/solve/gptq.ts";
 import { choleskyUpper, multiply, solveRows } from "../../../src/ptq/solve/linalg.ts";
@@ -149,6 +149,7 @@ describe("polish", () => {
     w.forEach((x, i) => {
       row.c[i] = Math.max(-8, Math.min(7, Math.round(x / 0.3)));
     });
+    setRow(row, form.h, w, 0);
     refresh(row, form.h, w, 0);
     const before = row.loss;
     descend(row, form.h);

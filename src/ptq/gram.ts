@@ -1,0 +1,161 @@
+import { newModel } from "../graph/ir.ts";
+import { writeModel } from "../graph/onnx/index.ts";
+import { tensorType } from "../graph/types.ts";
+import type { Runtime, Session } from "../runtime/types.ts";
+
+/**
+ * Second-order statistics of one layer's input, x of the float stream and x̂ of the quantized one, per group:
+ * Ĥ = E[x̂ x̂ᵀ], C = E[x x̂ᵀ] [k, k], μ = E[x], μ̂ = E[x̂] [k] over `count` positions; centred: covariances.
+ */
+export interface Gram {
+  readonly h: Float64Array;
+  readonly cross: Float64Array;
+  readonly mean: Float64Array;
+  readonly meanHat: Float64Array;
+  readonly count: number;
+}
+
+/** Below this k the products are made here: the call of the engine costs more than the product. */
+const SMALL = 40;
+/** Elements of one buffered chunk, over all groups: 4 MB of float32 for each stream. */
+const CHUNK = 2 ** 20;
+
+/** The products of chunks: H = BᵀB and C = AᵀB for A, B [t, k], as one ONNX graph for every shape. */
+export class GramEngine {
+  readonly #session: Promise<Session>;
+
+  constructor(runtime: Runtime) {
+    const model = newModel(13, 8);
+    const g = model.graph;
+    const a = g.addInput("a", tensorType("float32", ["t", "k"]));
+    const b = g.addInput("b", tensorType("float32", ["t", "k"]));
+    for (const [name, left] of [
+      ["h", b],
+      ["c", a],
+    ] as const) {
+      const out = g.append({ op: "Gemm", inputs: [left, b], outputs: [name], attrs: { transA: 1 } }).outputs[0]!;
+      out.type = tensorType("float32", ["k", "k"]);
+      g.addOutput(out);
+    }
+    this.#session = runtime.open(writeModel(model), { label: "gram" });
+    this.#session.catch(() => {}); // awaited at the first product
+  }
+
+  async products(a: Float32Array, b: Float32Array, t: number, k: number): Promise<readonly [Float32Array, Float32Array]> {
+    const session = await this.#session;
+    const dims = [t, k];
+    const out = await session.run({ a: { dtype: "float32", dims, data: a }, b: { dtype: "float32", dims, data: b } });
+    return [out["h"]!.data as Float32Array, out["c"]!.data as Float32Array];
+  }
+
+  async release(): Promise<void> {
+    await (await this.#session).release();
+  }
+}
+
+/**
+ * Accumulates `Gram` from rows that come in a fixed order; memory does not depend on their number. Rows are stored minus a shift (the
+ * mean of the first ones): products are float32 within a chunk, and a mean far from zero would cost their digits. Sums of chunks are float64.
+ */
+export class GramCollector {
+  readonly groups: number;
+  readonly k: number;
+  /** Rows to write into, [group][rows, k]; `filled` says how many are there. */
+  readonly a: readonly Float32Array[];
+  readonly b: readonly Float32Array[];
+  readonly shift: readonly Float32Array[];
+  readonly capacity: number;
+  filled = 0;
+  #count = 0;
+  readonly #engine: GramEngine;
+  readonly #h: readonly Float64Array[];
+  readonly #c: readonly Float64Array[];
+  readonly #sumA: readonly Float64Array[];
+  readonly #sumB: readonly Float64Array[];
+
+  constructor(groups: number, k: number, engine: GramEngine) {
+    this.groups = groups;
+    this.k = k;
+    this.#engine = engine;
+    this.capacity = Math.max(16, Math.floor(CHUNK / (groups * k)));
+    const each = <T>(make: () => T): readonly T[] => Array.from({ length: groups }, make);
+    this.a = each(() => new Float32Array(this.capacity * k));
+    this.b = each(() => new Float32Array(this.capacity * k));
+    this.shift = each(() => new Float32Array(k));
+    this.#h = each(() => new Float64Array(k * k));
+    this.#c = each(() => new Float64Array(k * k));
+    this.#sumA = each(() => new Float64Array(k));
+    this.#sumB = each(() => new Float64Array(k));
+  }
+
+  get count(): number {
+    return this.#count + this.filled;
+  }
+
+  /** Takes the buffered rows into the sums. */
+  async flush(): Promise<void> {
+    const t = this.filled;
+    const { k } = this;
+    if (t === 0) return;
+    for (let g = 0; g < this.groups; g++) {
+      const a = this.a[g]!;
+      const b = this.b[g]!;
+      addRows(a, t, k, this.#sumA[g]!);
+      addRows(b, t, k, this.#sumB[g]!);
+      if (k < SMALL) addProducts(a, b, t, k, this.#h[g]!, this.#c[g]!);
+      else {
+        const [h, c] = await this.#engine.products(a.subarray(0, t * k), b.subarray(0, t * k), t, k);
+        addAll(h, this.#h[g]!);
+        addAll(c, this.#c[g]!);
+      }
+    }
+    this.#count += t;
+    this.filled = 0;
+  }
+
+  /** Flush first. One entry a group. */
+  finish(centred: boolean): Gram[] {
+    const { k } = this;
+    const n = Math.max(1, this.#count);
+    return this.#h.map((h, g): Gram => {
+      const c = this.#c[g]!;
+      const m = this.shift[g]!;
+      const da = this.#sumA[g]!.map((s) => s / n);
+      const db = this.#sumB[g]!.map((s) => s / n);
+      const H = new Float64Array(k * k);
+      const C = new Float64Array(k * k);
+      for (let i = 0; i < k; i++)
+        for (let j = 0; j < k; j++) {
+          const p = i * k + j;
+          // With a = x − m, b = x̂ − m: E[x x̂ᵀ] = E[a bᵀ] + E[a] mᵀ + m E[b]ᵀ + m mᵀ; covariance: E[a bᵀ] − E[a] E[b]ᵀ.
+          const hh = (h[p]! + h[j * k + i]!) / (2 * n);
+          H[p] = centred ? hh - db[i]! * db[j]! : hh + db[i]! * m[j]! + m[i]! * db[j]! + m[i]! * m[j]!;
+          C[p] = c[p]! / n + (centred ? -da[i]! * db[j]! : da[i]! * m[j]! + m[i]! * db[j]! + m[i]! * m[j]!);
+        }
+      return { h: H, cross: C, mean: da.map((d, i) => d + m[i]!), meanHat: db.map((d, i) => d + m[i]!), count: this.#count };
+    });
+  }
+}
+
+function addRows(x: Float32Array, t: number, k: number, sum: Float64Array): void {
+  for (let n = 0, p = 0; n < t; n++) for (let i = 0; i < k; i++, p++) sum[i]! += x[p]!;
+}
+
+function addAll(x: Float32Array, sum: Float64Array): void {
+  for (let i = 0; i < x.length; i++) sum[i]! += x[i]!;
+}
+
+/** h += bᵀb, c += aᵀb for small k. */
+function addProducts(a: Float32Array, b: Float32Array, t: number, k: number, h: Float64Array, c: Float64Array): void {
+  for (let n = 0, p = 0; n < t; n++, p += k)
+    for (let i = 0; i < k; i++) {
+      const ai = a[p + i]!;
+      const bi = b[p + i]!;
+      const row = i * k;
+      for (let j = 0; j < k; j++) {
+        const bj = b[p + j]!;
+        h[row + j]! += bi * bj;
+        c[row + j]! += ai * bj;
+      }
+    }
+}

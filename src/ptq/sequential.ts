@@ -1,0 +1,271 @@
+import type { Node, Value } from "../graph/ir.ts";
+import { floats } from "../graph/tensor.ts";
+import { capturedBy } from "../graph/walk.ts";
+import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
+import { type Gram, GramCollector, GramEngine } from "./gram.ts";
+import { boundsOf, type Layer, rowsOf } from "./layers.ts";
+import { dependants, Prefix } from "./prefix.ts";
+import { formOf, type Grid, quadratic, type Solution } from "./solve/problem.ts";
+import { type RowGroup, type SolveEffort, solveGroups } from "./solve/rows.ts";
+import { continuousTarget, correctedBias } from "./solve/target.ts";
+import type { Streams, Want } from "./streams.ts";
+import { choosePositions, type Placed, pickRows, placeWindow, unfold } from "./unfold.ts";
+
+export interface SequentialOptions {
+  readonly streams: Streams;
+  readonly runtime: Runtime;
+  readonly layers: readonly Layer[];
+  readonly indices: readonly number[];
+  readonly load: (index: number) => Promise<Feeds>;
+  readonly memoryBytes: number;
+  readonly seed: number;
+  /** Positions that the statistics of a layer with k inputs take, over all samples. */
+  readonly positions?: (k: number) => number;
+  /** What to do at each layer once its statistics are there. */
+  readonly solve: (layer: Layer, grams: readonly Gram[]) => Solved | Promise<Solved>;
+  readonly progress?: (done: number, of: number, layer: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** What a layer got. `codes` are stored codes in the layout of the weight operand; scales and zero points one per row, or [rows, blocks]. */
+export interface Solved {
+  readonly layer: Layer;
+  readonly codes: Int32Array;
+  readonly scales: Float32Array;
+  readonly zeros: Int32Array;
+  /** The dequantized weight, in the operand's layout. */
+  readonly weight: Float32Array;
+  readonly bias: Float32Array | undefined;
+  /** Loss over the energy of the float layer's (centred) output: before is round-to-nearest of the plan. */
+  readonly error: number;
+}
+
+/** Positions a layer's statistics take: enough for the k² numbers of its Gram matrix, and never few. Measured: docs/accuracy.md. */
+export function positionsWanted(k: number): number {
+  return Math.max(4096, 16 * k);
+}
+
+/**
+ * Layers in execution order, each behind an already quantized prefix: statistics of its input in both streams, its rounding, and on. Layers
+ * that do not depend on each other (query, key and value; heads) share a pass.
+ */
+export async function solveSequentially(o: SequentialOptions): Promise<Solved[]> {
+  const { streams, layers } = o;
+  const graph = streams.model.graph;
+  const inputsOf = (n: Node): Value[] => {
+    const own = n.inputs.filter((v): v is Value => v !== undefined);
+    return n.subgraphs.length > 0 ? [...own, ...capturedBy(n)] : own;
+  };
+  const relevant = streams.ancestors(layers.map((l) => l.input));
+  const prefix = new Prefix({ ...o, memoryBytes: o.memoryBytes });
+  const engine = new GramEngine(o.runtime);
+  const out: Solved[] = [];
+  try {
+    for (let at = 0; at < layers.length; ) {
+      // The longest run of layers none of which reads another's result.
+      let end = at + 1;
+      while (end < layers.length) {
+        const after = dependants(graph.nodes, new Set(layers.slice(at, end).map((l) => l.node)), inputsOf);
+        if (after.has(layers[end]!.node)) break;
+        end++;
+      }
+      const wave = layers.slice(at, end);
+      const readers = readersOf(wave, streams, engine, o);
+      for (const l of wave) relevant.add(l.node);
+      await prefix.advance(
+        wave[0]!.index,
+        readers.flatMap((r) => r.wants),
+        relevant,
+        async (n, tensors) => {
+          for (let r = 0; r < readers.length; r++) await readers[r]!.add(n, tensors[2 * r]!, tensors[2 * r + 1]!);
+        },
+      );
+      for (const layer of wave) {
+        o.signal?.throwIfAborted();
+        const reader = readers.find((r) => r.serves(layer))!;
+        const solved = await o.solve(layer, await reader.grams(layer.bias !== undefined));
+        streams.setWeight(layer.weight.value, floats(solved.weight, layer.weight.constant.shape));
+        if (solved.bias && layer.bias) streams.setConstant(layer.bias.value, floats(solved.bias, layer.bias.value.data!.shape));
+        out.push(solved);
+        o.progress?.(out.length, layers.length, layer.key);
+      }
+      at = end;
+    }
+  } finally {
+    await engine.release();
+  }
+  return out;
+}
+
+/** One reader for each distinct way that the layers of a wave read an input. */
+function readersOf(wave: readonly Layer[], streams: Streams, engine: GramEngine, o: SequentialOptions): Reader[] {
+  const out: Reader[] = [];
+  for (const layer of wave) if (!out.some((r) => r.serves(layer))) out.push(new Reader(layer, streams, engine, o));
+  return out;
+}
+
+/** Takes a layer's input of both streams, sample by sample, into a `GramCollector`. */
+class Reader {
+  readonly wants: readonly Want[];
+  readonly #layer: Layer;
+  readonly #streams: Streams;
+  readonly #key: string;
+  readonly #collector: GramCollector;
+  readonly #perSample: number;
+  readonly #seed: number;
+  #positions = new Int32Array(0);
+  #placed: Placed | undefined;
+  #dims = "";
+  #primed = false;
+
+  constructor(layer: Layer, streams: Streams, engine: GramEngine, o: SequentialOptions) {
+    this.#layer = layer;
+    this.#streams = streams;
+    this.#key = readKey(layer, streams);
+    const at = { node: layer.node, input: layer.inputIndex };
+    this.wants = [
+      { stream: "float", value: layer.input },
+      { stream: "quant", value: layer.input, at },
+    ];
+    this.#collector = new GramCollector(layer.groups, layer.k, engine);
+    this.#perSample = Math.max(1, Math.ceil((o.positions ?? positionsWanted)(layer.k) / o.indices.length));
+    this.#seed = o.seed;
+  }
+
+  serves(layer: Layer): boolean {
+    return readKey(layer, this.#streams) === this.#key;
+  }
+
+  async add(sample: number, x: Tensor, xHat: Tensor): Promise<void> {
+    const { window, groups, k, columns } = this.#layer;
+    const c = this.#collector;
+    if (window && this.#dims !== x.dims.join()) {
+      this.#placed = placeWindow(window, x.dims, groups);
+      this.#dims = x.dims.join();
+    }
+    const total = window ? this.#placed!.positions : (x.data as Float32Array).length / k;
+    if (this.#positions.length < total) this.#positions = new Int32Array(total);
+    const count = choosePositions(total, this.#perSample, this.#seed, sample, this.#positions);
+    const write = (from: number, n: number) => {
+      const p = from === 0 ? this.#positions : this.#positions.subarray(from);
+      for (const [t, into] of [
+        [x, c.a],
+        [xHat, c.b],
+      ] as const) {
+        const data = t.data as Float32Array;
+        if (window) unfold(data, this.#placed!, p, n, c.shift, into, c.filled);
+        else pickRows(data, k, columns, p, n, c.shift[0]!, into[0]!, c.filled);
+      }
+    };
+    if (!this.#primed) {
+      // The shift: means of the first rows.
+      const n = Math.min(count, c.capacity);
+      write(0, n);
+      c.b.forEach((b, g) => {
+        const m = c.shift[g]!;
+        for (let r = 0; r < n; r++) for (let i = 0; i < k; i++) m[i]! += b[r * k + i]! / n;
+      });
+      this.#primed = true;
+    }
+    for (let from = 0; from < count; ) {
+      const n = Math.min(count - from, c.capacity - c.filled);
+      write(from, n);
+      c.filled += n;
+      from += n;
+      if (c.filled === c.capacity) await c.flush();
+    }
+  }
+
+  async grams(centred: boolean): Promise<Gram[]> {
+    await this.#collector.flush();
+    return this.#collector.finish(centred);
+  }
+}
+
+function readKey(l: Layer, streams: Streams): string {
+  const site = streams.siteAt(l.input, l.node, l.inputIndex);
+  return JSON.stringify([
+    l.input.name,
+    l.groups,
+    l.k,
+    l.window ?? null,
+    l.columns,
+    site?.kind === "static" ? [site.scale, site.zeroPoint] : site?.kind,
+  ]);
+}
+
+/** How one layer is solved. */
+export interface SolveOptions {
+  /** Damping, as a fraction of the mean diagonal. Measured on five networks: 0.001 … 0.1 differ by 0.3 dB. */
+  readonly lambda: number;
+  /** The continuous target W* (repairs what earlier layers broke) instead of W. */
+  readonly asymmetric: boolean;
+  readonly correctBias: boolean;
+  readonly effort: SolveEffort;
+}
+export const LAMBDA = 0.01;
+
+/** Solves one layer from its statistics. */
+export function solveLayer(layer: Layer, grams: readonly Gram[], o: SolveOptions): Solved {
+  const { rows, k, groups, rowStride, kStride } = layer;
+  const w = rowsOf(layer, layer.weight.constant.float32());
+  const forms = grams.map((g) => formOf(g.h, k, o.lambda));
+  const targets: RowGroup[] = forms.map((form, g) => ({
+    form,
+    w: o.asymmetric ? continuousTarget(w[g]!, grams[g]!.cross, form, rows) : w[g]!,
+    rows,
+  }));
+  const grid = gridOf(layer);
+  const solutions = solveGroups(targets, grid, o.effort);
+  const weight = new Float32Array(groups * rows * k);
+  const codes = new Int32Array(weight.length);
+  const nb = Math.ceil(k / grid.block);
+  const scales = new Float32Array(groups * rows * nb);
+  const zeros = new Int32Array(scales.length);
+  const bias = o.correctBias && layer.bias ? Float32Array.from(layer.bias.data) : undefined;
+  let error = 0;
+  let energy = 0;
+  const e = new Float64Array(k);
+  for (let g = 0; g < groups; g++) {
+    const s = solutions[g]!;
+    const gram = grams[g]!;
+    scales.set(s.scales, g * rows * nb);
+    zeros.set(s.zeros, g * rows * nb);
+    const what = new Float64Array(rows * k);
+    for (let m = 0; m < rows; m++)
+      for (let i = 0; i < k; i++) {
+        const b = m * nb + Math.floor(i / grid.block);
+        const at = (g * rows + m) * rowStride + i * kStride;
+        codes[at] = s.codes[m * k + i]! + s.zeros[b]!;
+        const x = Math.fround(s.codes[m * k + i]! * s.scales[b]!);
+        weight[at] = x;
+        what[m * k + i] = x;
+      }
+    if (bias)
+      bias.set(
+        correctedBias(Float64Array.from(bias.subarray(g * rows, (g + 1) * rows)), w[g]!, gram.mean, what, gram.meanHat, rows, k),
+        g * rows,
+      );
+    for (let m = 0; m < rows; m++) {
+      error += s.loss[m]!;
+      for (let i = 0; i < k; i++) e[i] = w[g]![m * k + i]!;
+      energy += quadratic(gram.h, k, e);
+    }
+  }
+  return { layer, codes, scales, zeros, weight, bias, error: energy > 0 ? error / energy : 0 };
+}
+
+/** The grid of a layer's scheme. */
+export function gridOf(layer: Layer): Grid {
+  const { min, max } = boundsOf(layer);
+  const { symmetric, granularity } = layer.site.scheme;
+  return {
+    lo: min,
+    hi: max,
+    zero: symmetric ? (min < 0 ? 0 : (max + 1) / 2) : "free",
+    block: granularity.kind === "block" ? Math.min(granularity.size, layer.k) : layer.k,
+    shared: granularity.kind === "tensor",
+  };
+}
+
+export type { Solution };
