@@ -49,6 +49,9 @@ export type Effort = (typeof EFFORTS)[number];
 export const CALIBRATOR_CHOICES = ["auto", "minmax", "percentile", "entropy", "mse"] as const;
 export const RECIPES = ["auto", "int8", "int8-dynamic", "int8-weights"] as const;
 
+/** Calibrate samples that are used when nothing else is asked for. */
+export const DEFAULT_SAMPLES = 256;
+
 /** Every command has these. */
 export const COMMON = {
   json: { type: "flag", help: "print one JSON document on stdout" },
@@ -143,7 +146,6 @@ export const PLAN = {
 
 export const APPLY = {
   plan: { type: "text", hint: "FILE", help: "the plan to apply" },
-  target: { type: "choice", short: "t", of: TARGET_NAMES, suffix: "@", help: "another target than the plan's" },
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL.int8.onnx)" },
 } as const satisfies Options;
 

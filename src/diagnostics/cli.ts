@@ -33,8 +33,6 @@ export const CLI = {
     info(`No data was given: ${f.recipe}`, `With --data SET, ${f.gain}.`),
   "cli/no-such-node": (f: { readonly got: string; readonly nearest?: string | undefined }) =>
     error(`No node and no value is called "${f.got}"`, hint(f.nearest, 'Names are in the output of "qc inspect MODEL --nodes".')),
-  "cli/unmatched-skip": (f: { readonly pattern: string }) =>
-    warning(`--skip "${f.pattern}" matches no node`, "Names and globs match node names; op:NAME matches operators."),
   "cli/already-quantized": (f: { readonly nodes: number; readonly example: string }) =>
     error(
       `The model is quantized already: ${f.nodes} quantization operators, the first is "${f.example}"`,

@@ -1,0 +1,124 @@
+import { outputErrors } from "./calibrate/auto.ts";
+import { encodeStats } from "./calibrate/file.ts";
+import { type AutoCandidate, calibratorOf, chooseAuto, chooseRange, collectStats, mergeStats, splitForAuto } from "./calibrate/index.ts";
+import type { Stats } from "./calibrate/types.ts";
+import type { DataSet } from "./data/types.ts";
+import { QcError } from "./diagnostics.ts";
+import { lower } from "./export/lower/index.ts";
+import type { Model } from "./graph/ir.ts";
+import { writeModel } from "./graph/onnx/index.ts";
+import { sha256 } from "./io/hash.ts";
+import type { Job } from "./job.ts";
+import type { Target } from "./plan/target.ts";
+import type { PlanBundle } from "./plan/types.ts";
+import type { Proposal } from "./ptq/propose.ts";
+import { planOf, type RangeOf } from "./ptq/ranges.ts";
+import type { Feeds, SessionOptions } from "./runtime/types.ts";
+
+export interface Calibrated {
+  /** Over every calibrate sample that was drawn. */
+  readonly stats: Stats;
+  /** For `auto`: statistics of the samples that set the candidates' ranges, and the samples that choose. */
+  readonly trial?: { readonly stats: Stats; readonly select: readonly number[] };
+}
+
+export interface CalibrateInput {
+  readonly model: Model;
+  readonly values: readonly string[];
+  readonly data: DataSet;
+  readonly indices: readonly number[];
+  readonly prepare: string;
+  readonly source: { readonly structure: string; readonly weights: string };
+  readonly calibrator: string;
+  readonly session: SessionOptions;
+}
+
+/** One pass over the samples. For `auto` it is taken in two parts, whose statistics add up to those of the whole, bit for bit. */
+export async function calibrateValues(job: Job, o: CalibrateInput): Promise<Calibrated> {
+  const report = job.progress("calibrate");
+  const collect = (indices: readonly number[], before: number) =>
+    collectStats({
+      ...o,
+      indices,
+      runtime: job.runtime,
+      detail: o.calibrator === "minmax" ? "range" : "histogram",
+      workers: job.runtime.workers,
+      report: job.report,
+      progress: (done) => report(before + done, o.indices.length),
+      ...(job.signal === undefined ? {} : { signal: job.signal }),
+    });
+  const split = o.calibrator === "auto" ? splitForAuto(o.indices, o.data.roles.select) : undefined;
+  if (split === undefined || split.select.length === 0) return { stats: await collect(o.indices, 0) };
+  const stats = await collect(split.ranges, 0);
+  const chosen = new Set(split.ranges);
+  const rest = o.indices.filter((i) => !chosen.has(i));
+  const whole = rest.length === 0 ? stats : mergeStats([stats, await collect(rest, split.ranges.length)]);
+  return { stats: whole, trial: { stats, select: split.select } };
+}
+
+export interface ChooseInput {
+  readonly proposal: Proposal;
+  readonly prepared: Model;
+  readonly calibrated: Calibrated | undefined;
+  readonly data: DataSet | undefined;
+  readonly target: Target;
+  readonly calibrator: string;
+  readonly session: SessionOptions;
+}
+
+/** Statistics to numbers: the plan of round-to-nearest weights and the chosen ranges. */
+export async function chooseRanges(job: Job, o: ChooseInput): Promise<PlanBundle> {
+  if (o.calibrated === undefined) return planOf(o.proposal, undefined, undefined, { report: job.report });
+  const { stats, trial } = o.calibrated;
+  const plan = (s: Stats, c: AutoCandidate["calibrator"], report: Job["report"]) => planOf(o.proposal, s, rangesBy(c, report), { report });
+  if (o.calibrator !== "auto") return named(plan(stats, calibratorNamed(o.calibrator), job.report), stats, o.calibrator);
+  const choice = await chooseAuto({
+    samples: trial?.select.length ?? 0,
+    evaluate: (candidates) => {
+      const plans = candidates.map((c) => plan(trial!.stats, c.calibrator, () => {}));
+      return errorsOf(job, o, plans, trial!.select);
+    },
+  });
+  return named(plan(stats, choice.chosen.calibrator, job.report), stats, choice.chosen.spec);
+}
+
+/** `minmax`, `entropy`, `mse`, `percentile` or `percentile=99.99`. */
+export function calibratorNamed(spec: string): AutoCandidate["calibrator"] {
+  const c = calibratorOf(spec);
+  if (c === undefined)
+    throw new QcError({ code: "cli/bad-value", flag: "--calibrator", got: spec, want: "a name, or percentile=P with 0 < P <= 100" });
+  return c;
+}
+
+/** Ranges by a calibrator, with its warnings. */
+function rangesBy(calibrator: AutoCandidate["calibrator"], report: Job["report"]): RangeOf {
+  return (s, { levels, symmetric, isOutput }) => chooseRange(s, calibrator, { levels, symmetric, output: isOutput, report });
+}
+
+function named(bundle: PlanBundle, stats: Stats, calibrator: string): PlanBundle {
+  return { ...bundle, plan: { ...bundle.plan, calibrator, stats: { sha256: sha256(encodeStats(stats)), samples: stats.samples } } };
+}
+
+/** Output noise of each plan on the same samples: each is lowered and run as it would be shipped. */
+async function errorsOf(job: Job, o: ChooseInput, plans: readonly PlanBundle[], indices: readonly number[]): Promise<number[]> {
+  const open = (m: Model, label: string) => job.runtime.open(writeModel(m), { ...o.session, label });
+  const float = await open(o.prepared, "prepared model");
+  const errors: number[] = [];
+  try {
+    for (const p of plans) {
+      const quantized = await open(lower(o.prepared, p, o.target), "candidate");
+      errors.push(...(await outputErrors(float, quantized, feedsOf(job, o.data!, indices), [{}])));
+      await quantized.release();
+    }
+  } finally {
+    await float.release();
+  }
+  return errors;
+}
+
+async function* feedsOf(job: Job, data: DataSet, indices: readonly number[]): AsyncGenerator<Feeds> {
+  for (const i of indices) {
+    job.signal?.throwIfAborted();
+    yield (await data.sample(i)).feeds;
+  }
+}

@@ -1,0 +1,309 @@
+import { type Limit, missed, parseBudget } from "./budget.ts";
+import { type Calibrated, calibrateValues, chooseRanges } from "./choose.ts";
+import type { DataSet } from "./data/types.ts";
+import { QcError } from "./diagnostics.ts";
+import { lower } from "./export/lower/index.ts";
+import { checkModel } from "./graph/check.ts";
+import type { Model } from "./graph/ir.ts";
+import { writeModel } from "./graph/onnx/index.ts";
+import { sha256 } from "./io/hash.ts";
+import { type Job, RUN_KEYS, type RunOptions, refuseErrors, type StageFacts, withJob } from "./job.ts";
+import { DEFAULT_SAMPLES, type Effort, type Parsed, QUANTIZE, type QuantizeFlags, settle } from "./options.ts";
+import { checkOutputs, namesOf, type OutputNames, writeOutputs } from "./outputs.ts";
+import { encodePlan } from "./plan/io.ts";
+import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
+import type { Target } from "./plan/target.ts";
+import { targetOf } from "./plan/targets/index.ts";
+import type { PlanBundle } from "./plan/types.ts";
+import { type Prepared, prepareModel } from "./prepare/index.ts";
+import { type Proposal, proposeSites } from "./ptq/propose.ts";
+import { coverageOf, makeReport, nodeCount } from "./report.ts";
+import { drawSamples, openSet, sessionOf } from "./set.ts";
+import { readSource, refuseQuantized, type Source } from "./source.ts";
+import { type Verified, type VerifyReport, verify } from "./verify/index.ts";
+import { TOOL } from "./version.ts";
+
+export interface QuantizeOptions extends Omit<QuantizeFlags, "dryRun" | "memory">, RunOptions {}
+
+export interface QuantizeResult {
+  readonly model: Model;
+  readonly plan: PlanBundle;
+  readonly report: VerifyReport;
+  /** Written files, the model first; none when no `out` was given and the source is bytes. */
+  readonly files: readonly string[];
+  /** Limits of the budget that were missed: the command ends with exit code 3. */
+  readonly missed: readonly { readonly limit: string; readonly got: string }[];
+}
+
+/** What the options come to once they are read. */
+export interface Settled {
+  readonly options: Parsed<typeof QUANTIZE>;
+  readonly target: Target;
+  readonly recipe: Recipe;
+  readonly budget: readonly Limit[];
+}
+
+/** The whole compiler. Each line is a stage; what passes between them is data. */
+export async function quantize(source: string | Uint8Array, given: QuantizeOptions = {}): Promise<QuantizeResult> {
+  const wish = settleWish(given);
+  return withJob({ ...given, threads: wish.options.threads }, async (job) => {
+    const read = await job.stage(
+      "read",
+      () => readFloat(source),
+      (s) => ({ stage: "read", nodes: nodeCount(s.model), bytes: s.sizeBytes }),
+    );
+    const names = outputsOf(read, wish);
+    const data = await job.stage(
+      "data",
+      () => openSet(job, read.model, wish.options),
+      (d) => d && setFacts(d),
+    );
+    const prepared = await job.stage(
+      "prepare",
+      () => prepare(job, read, data),
+      (p) => prepareFacts(read, p),
+    );
+    const proposal = await job.stage(
+      "propose",
+      () => propose(read, prepared, wish),
+      (p) => ({ stage: "propose", values: p.values.length, weights: p.weights.length }),
+    );
+    const calibrated = await job.stage(
+      "calibrate",
+      () => calibrateFor(job, read, prepared, proposal, data, wish),
+      (s) => s && { stage: "calibrate", samples: s.stats.samples, values: s.stats.values.size },
+    );
+    const plan = await job.stage(
+      "plan",
+      () =>
+        chooseRanges(job, {
+          proposal,
+          prepared: prepared.model,
+          calibrated,
+          data,
+          target: wish.target,
+          calibrator: wish.options.calibrator,
+          session: sessionOf(data, wish.options),
+        }),
+      (b) => planFacts(prepared, b),
+    );
+    const model = await job.stage(
+      "lower",
+      () => lowerPlan(job, prepared.model, plan, wish.target),
+      (m) => ({ stage: "lower", nodes: nodeCount(m), opset: m.opsets.get("") ?? 0 }),
+    );
+    const bytes = writeModel(model);
+    const verified = await job.stage(
+      "verify",
+      () => verifyModel(job, { read, prepared, plan, model, bytes, data, wish }),
+      (v) => v && { stage: "verify", n: v.n },
+    );
+    const report = makeReport({
+      job,
+      prepared: prepared.model,
+      bundle: plan,
+      data,
+      verified,
+      bytes: { before: read.sizeBytes, after: bytes.byteLength },
+      onnxruntime: (await job.runtime.versions()).onnxruntime,
+    });
+    const files = await job.stage(
+      "write",
+      () => (names === undefined ? [] : writeOutputs(names, model, plan, report)),
+      (written) => ({ stage: "write", files: written, before: read.sizeBytes, after: bytes.byteLength }),
+    );
+    return { model, plan, report, files, missed: missed(wish.budget, report) };
+  });
+}
+
+/** Checks every option before anything is read. */
+export function settleWish(given: QuantizeOptions): Settled {
+  const options = settle(QUANTIZE, given as Readonly<Record<string, unknown>>, RUN_KEYS);
+  const wish = settleDecisions(options, options.data !== undefined);
+  if (wish.recipe.data && options.data === undefined)
+    throw new QcError({
+      code: "cli/needs-option",
+      command: "quantize",
+      flag: "--data",
+      why: `recipe ${wish.recipe.name} calibrates activations, and qc never calibrates on random numbers`,
+    });
+  return { ...wish, options };
+}
+
+/** Without data there are no ranges: weights only, or activations quantized while running where the target is fast at that. */
+export function settleDecisions<T extends { readonly target: string; readonly recipe: string; readonly budget: string | undefined }>(
+  options: T,
+  hasData: boolean,
+): Omit<Settled, "options"> & { readonly options: T } {
+  const target = targetOf(options.target);
+  const without = target.name === "ort-cpu" ? "int8-dynamic" : "int8-weights";
+  const recipe = recipeOf(options.recipe !== "auto" ? options.recipe : hasData ? "int8" : without);
+  return { options, target, recipe, budget: options.budget === undefined ? [] : parseBudget(options.budget) };
+}
+
+function readFloat(source: string | Uint8Array): Source {
+  const read = readSource(source);
+  refuseQuantized(read.model);
+  return read;
+}
+
+function outputsOf(read: Source, { options, recipe }: Settled): OutputNames | undefined {
+  if (read.path === undefined && options.out === undefined) return undefined;
+  const names = namesOf(read.path ?? options.out!, recipe.name, options);
+  checkOutputs(Object.values(names), [read.path, options.data]);
+  return names;
+}
+
+/** Checks the graph, then rewrites it to the same function in fewer, plainer operators. The first sample tells shapes. */
+export async function prepare(job: Job, read: Source, data: DataSet | undefined): Promise<Prepared> {
+  refuseErrors(job, checkModel(read.model));
+  const first = data?.roles.calibrate[0];
+  const feeds = first === undefined ? undefined : (await data!.sample(first)).feeds;
+  return prepareModel(read.model, job.runtime, { report: job.report, ...(feeds === undefined ? {} : { feeds }) });
+}
+
+export function propose(
+  read: Source,
+  prepared: Prepared,
+  { options, target, recipe }: Pick<Settled, "target" | "recipe"> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
+): Proposal {
+  return proposeSites({
+    model: prepared.model,
+    types: prepared.types,
+    target,
+    recipe,
+    skip: options.skip,
+    source: read.hashes,
+    prepare: prepared.version,
+    tool: TOOL,
+    seed: options.seed,
+  });
+}
+
+/** Statistics of exactly the values that the proposal asks for; two parts when `auto` needs samples that set no ranges. */
+function calibrateFor(
+  job: Job,
+  read: Source,
+  prepared: Prepared,
+  proposal: Proposal,
+  data: DataSet | undefined,
+  wish: Settled,
+): Promise<Calibrated | undefined> {
+  if (proposal.values.length === 0) return Promise.resolve(undefined);
+  if (data === undefined) throw new QcError({ code: "plan/no-stats", recipe: wish.recipe.name });
+  const { options } = wish;
+  const indices = drawSamples(data, "calibrate", options.samples ?? DEFAULT_SAMPLES);
+  return calibrateValues(job, {
+    model: prepared.model,
+    values: proposal.values,
+    data,
+    indices,
+    prepare: prepared.version,
+    source: read.hashes,
+    calibrator: options.calibrator,
+    session: sessionOf(data, options),
+  });
+}
+
+/** A plan applied: the same function for `qc quantize` and `qc apply`, so that both write equal bytes. */
+export function lowerPlan(job: Job, prepared: Model, bundle: PlanBundle, target: Target): Model {
+  const model = lower(prepared, bundle, target);
+  refuseErrors(job, checkModel(model));
+  model.metadata = [...model.metadata.filter(([key]) => !key.startsWith("qc.")), ...provenanceOf(bundle)];
+  return model;
+}
+
+/** What a reader of the file alone can know of its making. The plan's tensors are named in the plan. */
+function provenanceOf(bundle: PlanBundle): [string, string][] {
+  const { plan } = bundle;
+  return [
+    ["qc.tool", plan.tool],
+    ["qc.plan", sha256(encodePlan(bundle, "plan.tensors").json)],
+    ["qc.target", plan.target],
+    ["qc.recipe", plan.recipe],
+    ...(plan.calibrator === undefined ? [] : [["qc.calibrator", plan.calibrator] as [string, string]]),
+    ...(plan.stats === undefined
+      ? []
+      : [["qc.stats", plan.stats.sha256] as [string, string], ["qc.samples", String(plan.stats.samples)] as [string, string]]),
+  ];
+}
+
+/** Samples that verify runs at most, and how it spends time. More samples narrow the intervals; the report prints how many there were. */
+export const VERIFY = {
+  fast: { samples: 64, layerSamples: 4, rounds: 10 },
+  default: { samples: 512, layerSamples: 16, rounds: 40 },
+  best: { samples: 4096, layerSamples: 32, rounds: 100 },
+} as const satisfies Record<Effort, { samples: number; layerSamples: number; rounds: number }>;
+
+async function verifyModel(
+  job: Job,
+  o: { read: Source; prepared: Prepared; plan: PlanBundle; model: Model; bytes: Uint8Array; data: DataSet | undefined; wish: Settled },
+): Promise<Verified | undefined> {
+  const { options } = o.wish;
+  const spend = VERIFY[options.effort as Effort];
+  const n = options.verifySamples ?? spend.samples;
+  const label = "quantized model";
+  const indices = o.data === undefined || n === 0 ? [] : drawSamples(o.data, "heldOut", n);
+  if (o.data === undefined || indices.length === 0) {
+    // Not compared, but a file that does not load is never written.
+    for (const level of ["disabled", DEPLOYED] as const) await (await job.runtime.open(o.bytes, { level, label })).release();
+    job.report({
+      code: "check/not-verified",
+      reason: o.data === undefined ? "no data was given" : n === 0 ? "--verify-samples is 0" : "the set has no held-out sample",
+    });
+    return undefined;
+  }
+  return verify({
+    runtime: job.runtime,
+    float: o.read.runnable,
+    quantized: { model: o.bytes, label },
+    graphs: {
+      float: o.prepared.model,
+      quantized: o.model,
+      types: o.prepared.types,
+      skipped: new Set(o.plan.plan.skips.map((s) => s.node)),
+    },
+    data: o.data,
+    indices,
+    layerSamples: spend.layerSamples,
+    latencyRounds: spend.rounds,
+    deployed: DEPLOYED,
+    session: sessionOf(o.data, options),
+    report: job.report,
+    signal: job.signal,
+    onProgress: job.progress("verify"),
+  });
+}
+/** onnxruntime's default: what a user gets who sets nothing. */
+const DEPLOYED = "all";
+
+function setFacts(d: DataSet): StageFacts {
+  const { calibrate, select, heldOut } = d.roles;
+  return { stage: "data", name: d.name, calibrate: calibrate.length, select: select.length, heldOut: heldOut.length };
+}
+function prepareFacts(read: Source, p: Prepared): StageFacts {
+  return { stage: "prepare", before: nodeCount(read.model), after: nodeCount(p.model), rules: p.applied };
+}
+function planFacts(p: Prepared, bundle: PlanBundle): StageFacts {
+  const c = coverageOf(p.model, bundle);
+  return {
+    stage: "plan",
+    products: c.products,
+    quantized: c.both + c.weightOnly,
+    schemes: schemesOf(bundle),
+    floats: new Set(bundle.plan.skips.map((s) => s.node)).size,
+    calibrator: bundle.plan.calibrator,
+  };
+}
+
+/** `w int8/channel`, `a uint8/tensor`: each scheme once. */
+function schemesOf({ plan }: PlanBundle): readonly string[] {
+  return [
+    ...new Set(
+      plan.sites.map(
+        (s) =>
+          `${s.kind === "weight" || s.kind === "cast" ? "w" : "a"} ${s.scheme.dtype}/${s.scheme.granularity.kind}${s.kind === "dynamic" ? " dynamic" : ""}`,
+      ),
+    ),
+  ];
+}

@@ -1,0 +1,28 @@
+/**
+ * The API. Every function takes typed options (the command line's, in camel case; unknown keys are errors), an `AbortSignal`, and a
+ * callback for what happens meanwhile. Failures are `QcError`s with diagnostics.
+ */
+export { type QuantizeOptions, type QuantizeResult, quantize } from "./compile.ts";
+export { type Diagnostic, type DiagnosticCode, explain as explainDiagnostic, QcError } from "./diagnostics.ts";
+export { type Explanation, explain } from "./explain.ts";
+export { type Forecast, forecast } from "./forecast.ts";
+export type { Model } from "./graph/ir.ts";
+export { loadModel, readModel, saveModel, writeModel } from "./graph/onnx/index.ts";
+export { type Inspection, inspect } from "./inspect.ts";
+export type { CompileEvent, RunOptions, Stage, StageFacts } from "./job.ts";
+export { QUANTIZE, schemaOf } from "./options.ts";
+export {
+  type ApplyOptions,
+  type ApplyResult,
+  apply,
+  type CalibrateOptions,
+  type CalibrateResult,
+  calibrate,
+  type PlanOptions,
+  type PlanResult,
+  plan,
+} from "./partial.ts";
+export { readPlan, writePlan } from "./plan/io.ts";
+export type { Plan, PlanBundle, Scheme, Site, Skip } from "./plan/types.ts";
+export type { VerifyReport } from "./verify/index.ts";
+export { VERSION } from "./version.ts";

@@ -1,0 +1,198 @@
+import { checkStats, collectStats, readStats, splitForAuto, writeStats } from "./calibrate/index.ts";
+import type { Stats } from "./calibrate/types.ts";
+import { type Calibrated, chooseRanges } from "./choose.ts";
+import { lowerPlan, prepare, propose, settleDecisions } from "./compile.ts";
+import { QcError } from "./diagnostics.ts";
+import type { Model } from "./graph/ir.ts";
+import { saveModel } from "./graph/onnx/index.ts";
+import { RUN_KEYS, type RunOptions, withJob } from "./job.ts";
+import { APPLY, CALIBRATE, DEFAULT_SAMPLES, PLAN, settle, type Wished } from "./options.ts";
+import { checkOutputs, stemOf } from "./outputs.ts";
+import { readPlan, writePlan } from "./plan/io.ts";
+import { recipeOf } from "./plan/recipes/index.ts";
+import { TARGET_NAMES } from "./plan/target.ts";
+import { targetOf } from "./plan/targets/index.ts";
+import type { PlanBundle } from "./plan/types.ts";
+import { type Prepared, prepareModel } from "./prepare/index.ts";
+import { proposeSites } from "./ptq/propose.ts";
+import { coverageOf } from "./report.ts";
+import { drawSamples, openSet, sessionOf } from "./set.ts";
+import { readSource, refuseQuantized, type Source } from "./source.ts";
+
+/** Parts of the compiler, each with its file: statistics, a plan, a model. */
+
+export interface CalibrateOptions extends Omit<Wished<typeof CALIBRATE>, "memory">, RunOptions {}
+export interface CalibrateResult {
+  readonly stats: Stats;
+  readonly file: string | undefined;
+}
+
+/** Statistics of every value that some target could ask for, so that one file serves them all. */
+export async function calibrate(source: string | Uint8Array, given: CalibrateOptions): Promise<CalibrateResult> {
+  const options = settle(CALIBRATE, given as Readonly<Record<string, unknown>>, RUN_KEYS);
+  const { data: set } = options;
+  if (set === undefined)
+    throw new QcError({ code: "cli/needs-option", command: "calibrate", flag: "--data", why: "statistics come from samples" });
+  const shard = options.shard === undefined ? undefined : parseShard(options.shard);
+  return withJob({ ...given, threads: options.threads }, async (job) => {
+    const read = readSource(source);
+    refuseQuantized(read.model);
+    const file = options.out ?? (read.path === undefined ? undefined : `${stemOf(read.path)}.stats`);
+    if (file !== undefined) checkOutputs([file], [read.path, set]);
+    const data = (await openSet(job, read.model, { data: set, seed: options.seed }))!;
+    const prepared = await job.stage("prepare", () => prepare(job, read, data));
+    const values = allTargetsValues(read, prepared);
+    const drawn = drawSamples(data, "calibrate", options.samples ?? DEFAULT_SAMPLES);
+    const indices = shard === undefined ? drawn : drawn.filter((_, i) => i % shard.of === shard.index);
+    const stats = await job.stage(
+      "calibrate",
+      () =>
+        collectStats({
+          model: prepared.model,
+          values,
+          data,
+          indices,
+          runtime: job.runtime,
+          prepare: prepared.version,
+          source: read.hashes,
+          workers: job.runtime.workers,
+          session: sessionOf(data, options),
+          report: job.report,
+          progress: job.progress("calibrate"),
+          ...(options.resume && file !== undefined ? resumeFrom(file) : {}),
+          ...(job.signal === undefined ? {} : { signal: job.signal }),
+        }),
+      (s) => ({ stage: "calibrate", samples: s.samples, values: s.values.size }),
+    );
+    if (file !== undefined) writeStats(stats, file);
+    return { stats, file };
+  });
+}
+
+/** Half-finished work is kept every so often, so that `--resume` has something to go on from. */
+const CHECKPOINT_MS = 30_000;
+function resumeFrom(file: string) {
+  let resume: Stats | undefined;
+  try {
+    resume = readStats(file);
+  } catch (e) {
+    // The first run has nothing to resume.
+    if (!(e instanceof QcError) || e.diagnostics[0]?.code !== "io/not-found") throw e;
+  }
+  return { checkpoint: { everyMs: CHECKPOINT_MS, save: (s: Stats) => writeStats(s, file) }, ...(resume === undefined ? {} : { resume }) };
+}
+
+function allTargetsValues(read: Source, prepared: Prepared): readonly string[] {
+  const values = new Set<string>();
+  for (const name of TARGET_NAMES) {
+    const p = proposeSites({
+      model: prepared.model,
+      types: prepared.types,
+      target: targetOf(name),
+      recipe: recipeOf("int8"),
+      source: read.hashes,
+      prepare: prepared.version,
+    });
+    for (const v of p.values) values.add(v);
+  }
+  return [...values].sort();
+}
+
+/** `2/4`: every fourth sample, the second of each four. */
+export function parseShard(text: string): { readonly index: number; readonly of: number } {
+  const m = /^([0-9]+)\/([0-9]+)$/.exec(text);
+  const [index, of] = [Number(m?.[1]) - 1, Number(m?.[2])];
+  if (m === null || !(index >= 0 && index < of))
+    throw new QcError({ code: "cli/bad-value", flag: "--shard", got: text, want: "I/N with 1 <= I <= N" });
+  return { index, of };
+}
+
+export interface PlanOptions extends Omit<Wished<typeof PLAN>, "memory">, RunOptions {}
+export interface PlanResult {
+  readonly plan: PlanBundle;
+  readonly files: readonly string[];
+  readonly coverage: ReturnType<typeof coverageOf>;
+}
+
+/** Decisions from statistics; the data set, when given, chooses among calibrators. */
+export async function plan(source: string | Uint8Array, given: PlanOptions): Promise<PlanResult> {
+  const options = settle(PLAN, given as Readonly<Record<string, unknown>>, RUN_KEYS);
+  const wish = settleDecisions(options, options.stats !== undefined);
+  if (wish.recipe.data && options.stats === undefined)
+    throw new QcError({ code: "cli/needs-option", command: "plan", flag: "--stats", why: `recipe ${wish.recipe.name} needs ranges` });
+  return withJob({ ...given, threads: options.threads }, async (job) => {
+    const read = readSource(source);
+    refuseQuantized(read.model);
+    const file = options.out ?? (read.path === undefined ? undefined : `${stemOf(read.path)}.plan.json`);
+    if (file !== undefined) checkOutputs([file], [read.path, options.stats, options.data]);
+    const data = await openSet(job, read.model, options);
+    const prepared = await job.stage("prepare", () => prepare(job, read, data));
+    const proposal = propose(read, prepared, wish);
+    const calibrated =
+      options.stats === undefined || proposal.values.length === 0
+        ? undefined
+        : trialOf(read, prepared, readStats(options.stats), proposal.values, data?.roles.select);
+    const bundle = await job.stage("plan", () =>
+      chooseRanges(job, {
+        proposal,
+        prepared: prepared.model,
+        calibrated,
+        data,
+        target: wish.target,
+        calibrator: options.calibrator,
+        session: sessionOf(data, options),
+      }),
+    );
+    return {
+      plan: bundle,
+      files: file === undefined ? [] : writePlan(bundle, file).reverse(),
+      coverage: coverageOf(prepared.model, bundle),
+    };
+  });
+}
+
+function trialOf(
+  read: Source,
+  prepared: Prepared,
+  stats: Stats,
+  values: readonly string[],
+  select: readonly number[] | undefined,
+): Calibrated {
+  checkStats(stats, { model: read.hashes, prepare: prepared.version, values });
+  return { stats, ...(select === undefined ? {} : { trial: { stats, select: splitForAuto([], select).select } }) };
+}
+
+export interface ApplyOptions extends Wished<typeof APPLY>, RunOptions {}
+export interface ApplyResult {
+  readonly model: Model;
+  readonly file: string | undefined;
+}
+
+/** A plan and its model to a quantized model; no data, no decision. */
+export async function apply(
+  source: string | Uint8Array,
+  given: Omit<ApplyOptions, "plan"> & { readonly plan: string | PlanBundle },
+): Promise<ApplyResult> {
+  const { plan: from, ...rest } = given;
+  const options = settle(APPLY, rest as Readonly<Record<string, unknown>>, RUN_KEYS);
+  const bundle = typeof from === "string" ? readPlan(from) : from;
+  return withJob(given, async (job) => {
+    const read = readSource(source);
+    refuseStale(read, bundle);
+    const file = options.out ?? (read.path === undefined ? undefined : `${stemOf(read.path)}.${bundle.plan.recipe}.onnx`);
+    if (file !== undefined) checkOutputs([file], [read.path, typeof from === "string" ? from : undefined]);
+    const prepared = await prepareModel(read.model, job.runtime, { report: job.report });
+    if (prepared.version !== bundle.plan.prepare)
+      throw new QcError({ code: "plan/wrong-model", part: "prepare", want: bundle.plan.prepare, got: prepared.version });
+    const model = lowerPlan(job, prepared.model, bundle, targetOf(bundle.plan.target));
+    if (file !== undefined) saveModel(model, file);
+    return { model, file };
+  });
+}
+
+function refuseStale(read: Source, { plan }: PlanBundle): void {
+  for (const part of ["structure", "weights"] as const) {
+    if (plan.model[part] !== read.hashes[part])
+      throw new QcError({ code: "plan/wrong-model", part, want: plan.model[part], got: read.hashes[part] });
+  }
+}
