@@ -1,6 +1,6 @@
 import { dirname, resolve } from "node:path";
-import { QcError, type Report } from "../diagnostics.ts";
 import { nearest } from "../diagnostics/nearest.ts";
+import { QcError, type Report } from "../diagnostics.ts";
 import { openNpy } from "../io/npy.ts";
 import { fileSource } from "../io/source.ts";
 import { elementCount } from "../quant/dtype.ts";
@@ -9,7 +9,7 @@ import { castItem } from "./cast.ts";
 import type { InputConfig, SetConfig } from "./config.ts";
 import { describe, describeItem, type Fields, type Item, isFloat, type TensorItem, tensorItem } from "./item.ts";
 import type { Source } from "./sources/types.ts";
-import { compileSteps, type CompiledStep, StepError } from "./steps/index.ts";
+import { type CompiledStep, compileSteps, StepError } from "./steps/index.ts";
 
 /** How one graph input gets its tensor from a record. */
 export interface Bound {
@@ -31,7 +31,15 @@ export interface Binding {
 const wantOf = (i: IoInfo) => describe(i.dtype, i.dims);
 
 /** Decides for every graph input where its values come from. All offences are collected. */
-export function bindInputs(set: string, folder: string, source: Source, infos: readonly IoInfo[], config: SetConfig, labels: readonly string[], report: Report): Binding {
+export function bindInputs(
+  set: string,
+  folder: string,
+  source: Source,
+  infos: readonly IoInfo[],
+  config: SetConfig,
+  labels: readonly string[],
+  report: Report,
+): Binding {
   const problems: QcError[] = [];
   const attempt = <T>(f: () => T): T | undefined => {
     try {
@@ -117,7 +125,8 @@ function fits(field: string, info: IoInfo): boolean {
 
 /** The sample's dimensions with its batch axis, when they fit the input: as they are, or with 1 in front. */
 export function withBatch(dims: readonly number[], info: IoInfo): readonly number[] | undefined {
-  const agree = (d: readonly number[]) => d.length === info.dims.length && d.every((x, i) => typeof info.dims[i] === "string" || info.dims[i] === x);
+  const agree = (d: readonly number[]) =>
+    d.length === info.dims.length && d.every((x, i) => typeof info.dims[i] === "string" || info.dims[i] === x);
   if (agree(dims)) return dims;
   return agree([1, ...dims]) ? [1, ...dims] : undefined;
 }
@@ -126,20 +135,34 @@ export function withBatch(dims: readonly number[], info: IoInfo): readonly numbe
 export async function feedOf(set: string, id: string, bound: Bound, fields: Fields, report: Report): Promise<Tensor> {
   const { info } = bound;
   let item = bound.from.length === 1 ? fields[bound.from[0]!] : stack(set, id, bound.from, fields);
-  if (item === undefined) throw new QcError({ code: "data/sample-unreadable", set, sample: id, detail: `it has no "${bound.from.join(", ")}"` });
+  if (item === undefined)
+    throw new QcError({ code: "data/sample-unreadable", set, sample: id, detail: `it has no "${bound.from.join(", ")}"` });
   item = await runSteps(set, id, bound.steps, item);
   if (item.kind === "text" && info.dtype === "string") item = { kind: "tensor", dtype: "string", dims: [], data: [item.text] };
   const want = wantOf(info);
   if (item.kind !== "tensor") {
-    const remedy = item.kind === "file" ? "Say in a set file how it is decoded (steps: [decode, …])." : "Text needs a tokenizer: `text:` in the set file.";
+    const remedy =
+      item.kind === "file"
+        ? "Say in a set file how it is decoded (steps: [decode, …])."
+        : "Text needs a tokenizer: `text:` in the set file.";
     throw new QcError({ code: "data/dtype", set, input: info.name, sample: id, want, got: describeItem(item), remedy });
   }
   const cast = castItem(item, info.dtype, "lossless");
   const got = describe(item.dtype, item.dims);
-  if (!cast.ok) throw new QcError({ code: "data/dtype", set, input: info.name, sample: id, want, got: `${got}: ${cast.why}`, remedy: dtypeRemedy(item, info) });
+  if (!cast.ok)
+    throw new QcError({
+      code: "data/dtype",
+      set,
+      input: info.name,
+      sample: id,
+      want,
+      got: `${got}: ${cast.why}`,
+      remedy: dtypeRemedy(item, info),
+    });
   if (cast.rounded) report({ code: "data/rounded", set, input: info.name, want: info.dtype, got: item.dtype });
   const dims = withBatch(item.dims, info);
-  if (dims === undefined) throw new QcError({ code: "data/shape", set, input: info.name, sample: id, want, got, remedy: shapeRemedy(item, info) });
+  if (dims === undefined)
+    throw new QcError({ code: "data/shape", set, input: info.name, sample: id, want, got, remedy: shapeRemedy(item, info) });
   if (bound.finite) checkFinite(set, id, info, cast.item.data);
   return { dtype: info.dtype, dims, data: cast.item.data };
 }
@@ -175,7 +198,13 @@ function dtypeRemedy(item: TensorItem, info: IoInfo): string {
 function shapeRemedy(item: TensorItem, info: IoInfo): string {
   const [h, w, c] = item.dims.slice(-3);
   const want = info.dims.slice(-3);
-  if (item.dims.length >= 3 && info.dims.length === 4 && want[0] === c && (want[1] === h || typeof want[1] === "string") && (want[2] === w || typeof want[2] === "string"))
+  if (
+    item.dims.length >= 3 &&
+    info.dims.length === 4 &&
+    want[0] === c &&
+    (want[1] === h || typeof want[1] === "string") &&
+    (want[2] === w || typeof want[2] === "string")
+  )
     return "The channels stand last; the graph wants them first: steps: [ { layout: nchw } ] in a set file.";
   if (item.dims.length >= 3 && info.dims.length === 4 && want[2] === h && (want[0] === w || typeof want[0] === "string"))
     return "The channels stand first; the graph wants them last: steps: [ { transpose: [1, 2, 0] } ] in a set file.";
@@ -212,10 +241,21 @@ function checkFinite(set: string, id: string, info: IoInfo, x: TensorArray): voi
 
 /** A number, nested lists, or a `.npy`, as the tensor that an input takes in every run. */
 function constantOf(set: string, folder: string, info: IoInfo, value: unknown): Tensor {
-  const bad = (detail: string) => new QcError({ code: "data/shape", set, input: info.name, sample: "constant", want: wantOf(info), got: detail, remedy: "Correct `constant:`." });
+  const bad = (detail: string) =>
+    new QcError({
+      code: "data/shape",
+      set,
+      input: info.name,
+      sample: "constant",
+      want: wantOf(info),
+      got: detail,
+      remedy: "Correct `constant:`.",
+    });
   let item: TensorItem;
   if (typeof value === "string") {
-    item = value.endsWith(".npy") ? tensorItem(openNpy(fileSource(resolve(folder, value))).all()) : { kind: "tensor", dtype: "string", dims: [], data: [value] };
+    item = value.endsWith(".npy")
+      ? tensorItem(openNpy(fileSource(resolve(folder, value))).all())
+      : { kind: "tensor", dtype: "string", dims: [], data: [value] };
   } else {
     const found = nested(value);
     if (found === undefined) throw bad(JSON.stringify(value));

@@ -2,8 +2,8 @@ import { dirname } from "node:path";
 import type { ErrorObject } from "ajv";
 import { Ajv } from "ajv";
 import { LineCounter, parseDocument } from "yaml";
-import { type Diagnostic, QcError } from "../diagnostics.ts";
 import { nearest } from "../diagnostics/nearest.ts";
+import { type Diagnostic, QcError } from "../diagnostics.ts";
 import { readFile } from "../io/source.ts";
 import { SET_SCHEMA, STEP_SCHEMAS } from "./schema.ts";
 import { argOf, nameOf, type StepConfig } from "./steps/index.ts";
@@ -84,7 +84,9 @@ export function parseConfig(text: string, file: string): SetConfig {
   const doc = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   if (doc.errors.length > 0)
     throw new QcError(
-      doc.errors.map((e) => ({ code: "data/config", file, line: lines.linePos(e.pos[0]).line, at: "", detail: e.message }) satisfies Diagnostic),
+      doc.errors.map(
+        (e) => ({ code: "data/config", file, line: lines.linePos(e.pos[0]).line, at: "", detail: e.message }) satisfies Diagnostic,
+      ),
     );
   let value: unknown;
   try {
@@ -147,7 +149,13 @@ function stepProblems(ajv: Ajv, steps: readonly StepConfig[], at: readonly strin
 const hint = (word: string | undefined) => (word === undefined ? {} : { nearest: word });
 
 function problemOf(e: ErrorObject, at: readonly string[]): Problem {
-  const path = [...at, ...e.instancePath.split("/").slice(1).map((p) => p.replace(/~1/g, "/").replace(/~0/g, "~"))];
+  const path = [
+    ...at,
+    ...e.instancePath
+      .split("/")
+      .slice(1)
+      .map((p) => p.replace(/~1/g, "/").replace(/~0/g, "~")),
+  ];
   if (e.keyword === "additionalProperties") {
     const key = (e.params as { additionalProperty: string }).additionalProperty;
     const known = Object.keys((e.parentSchema as { properties?: object } | undefined)?.properties ?? {});

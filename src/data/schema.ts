@@ -22,7 +22,10 @@ export const SET_SCHEMA = {
   type: "object",
   properties: {
     name: { ...text, description: "for reports" },
-    source: { anyOf: [...texts.anyOf, roles(texts)], description: "npz, npy, folder, glob, txt, jsonl, csv, parquet, or a module; or one for each role" },
+    source: {
+      anyOf: [...texts.anyOf, roles(texts)],
+      description: "npz, npy, folder, glob, txt, jsonl, csv, parquet, or a module; or one for each role",
+    },
     inputs: {
       type: "object",
       description: "graph input → where it comes from",
@@ -64,10 +67,7 @@ export const SET_SCHEMA = {
         heldOut: count,
         seed: { type: "integer" },
         indices: {
-          anyOf: [
-            text,
-            { ...roles(text), properties: { file: text, ...roles(text).properties }, required: ["file"] },
-          ],
+          anyOf: [text, { ...roles(text), properties: { file: text, ...roles(text).properties }, required: ["file"] }],
           description: "JSON file with lists of indices or sample names; other names for the lists may be given",
         },
       },

@@ -1,6 +1,6 @@
+import { resolve } from "node:path";
 import { QcError } from "../diagnostics.ts";
 import { readFile } from "../io/source.ts";
-import { resolve } from "node:path";
 import type { SplitConfig } from "./config.ts";
 import { Random } from "./random.ts";
 import type { Role } from "./types.ts";
@@ -64,9 +64,19 @@ function wholeSequence(order: readonly number[], at: number, sequences: readonly
 
 function fromSource(split: SplitConfig | undefined, c: SplitContext, given: readonly (Role | undefined)[]): Roles {
   const seed = split?.seed ?? c.seed;
-  const of = (r: Role) => drawOrder(range(c.size).filter((i) => given[i] === r), c, seed);
-  const most = (list: readonly number[], n: number | undefined) => (n === undefined ? list : list.slice(0, n < 1 ? Math.round(n * list.length) : n));
-  const unplaced = drawOrder(range(c.size).filter((i) => given[i] === undefined), c, seed);
+  const of = (r: Role) =>
+    drawOrder(
+      range(c.size).filter((i) => given[i] === r),
+      c,
+      seed,
+    );
+  const most = (list: readonly number[], n: number | undefined) =>
+    n === undefined ? list : list.slice(0, n < 1 ? Math.round(n * list.length) : n);
+  const unplaced = drawOrder(
+    range(c.size).filter((i) => given[i] === undefined),
+    c,
+    seed,
+  );
   const heldOut = most([...of("heldOut"), ...(given.includes("heldOut") ? [] : unplaced)], split?.heldOut);
   const pool = [...of("calibrate"), ...(given.includes("heldOut") && !given.includes("calibrate") ? unplaced : [])];
   if (given.includes("select")) return { calibrate: most(pool, split?.calibrate), select: most(of("select"), split?.select), heldOut };
@@ -140,11 +150,7 @@ function checkOverlap(lists: Readonly<Record<Role, readonly number[] | undefined
  * A seeded order of `indices` in which classes are spread evenly: member k of a class with n members gets the place (k + u) / n, u fixed
  * per class, and places are sorted. A prefix of m then holds m·n/N of the class, one more or less.
  */
-export function drawOrder(
-  indices: readonly number[],
-  c: Pick<SplitContext, "classes" | "sequences">,
-  seed: number,
-): number[] {
+export function drawOrder(indices: readonly number[], c: Pick<SplitContext, "classes" | "sequences">, seed: number): number[] {
   const random = new Random(seed);
   const s = c.sequences;
   if (s !== undefined) {

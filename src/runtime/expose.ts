@@ -68,8 +68,8 @@ function exposeOne(main: Graph, value: Value, path: string): string | undefined 
   if (why !== undefined) return why;
   let v = value;
   while (v.graph !== main) {
-    const { node, attr } = holderOf(v.graph)!;
-    v = lift(node, attr, v, node.graph === main ? path : undefined);
+    const { node } = holderOf(v.graph)!;
+    v = lift(node, v, node.graph === main ? path : undefined);
   }
   main.addOutput(v);
   return undefined;
@@ -109,8 +109,8 @@ function exitOf(node: Node): "branch" | "loop" | "scan" | undefined {
   return node.op === "If" ? "branch" : node.op === "Loop" ? "loop" : node.op === "Scan" ? "scan" : undefined;
 }
 
-/** Makes `v`, a value of the subgraph `attr` of `node`, an output of the node; returns that output. */
-function lift(node: Node, attr: string, v: Value, name: string | undefined): Value {
+/** Makes `v`, a value of a subgraph of `node`, an output of the node; returns that output. */
+function lift(node: Node, v: Value, name: string | undefined): Value {
   const body = v.graph;
   const type = elemOf(v);
   const to = type && CAST[type];

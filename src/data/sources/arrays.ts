@@ -1,8 +1,8 @@
 import { QcError } from "../../diagnostics.ts";
+import { readTensorProto } from "../../graph/onnx/index.ts";
 import { type NdArray, type NpyFile, openNpy } from "../../io/npy.ts";
 import { openNpz } from "../../io/npz.ts";
 import { fileSource, readFile } from "../../io/source.ts";
-import { readTensorProto } from "../../graph/onnx/index.ts";
 import { describe, dropFirst, type Fields, type Item, numbers, type TensorItem, tensorItem } from "../item.ts";
 import { digestFile, digestFiles, type FileEntry, listFiles } from "./files.ts";
 import type { Source } from "./types.ts";
@@ -18,7 +18,11 @@ export function openArrays(path: string): Source {
   const odd = [...arrays].filter(([, a]) => a.shape[0] !== size);
   if (odd.length > 0) {
     const list = [...arrays].map(([n, a]) => `${n} ${describe(a.dtype, a.shape)}`).join(", ");
-    throw new QcError({ code: "data/unknown-form", set: path, why: `its arrays differ in their first axis, which counts samples: ${list}` });
+    throw new QcError({
+      code: "data/unknown-form",
+      set: path,
+      why: `its arrays differ in their first axis, which counts samples: ${list}`,
+    });
   }
   return {
     label: path,
@@ -86,7 +90,11 @@ export async function openTestData(root: string, inputs: readonly string[]): Pro
   return { ...oneFileEach(root, sets, load), digest: (h) => digestFiles(h, files) };
 }
 
-function oneFileEach(root: string, files: readonly FileEntry[], load: (f: FileEntry, wanted?: readonly string[]) => Record<string, TensorItem>): Source {
+function oneFileEach(
+  root: string,
+  files: readonly FileEntry[],
+  load: (f: FileEntry, wanted?: readonly string[]) => Record<string, TensorItem>,
+): Source {
   const first = files[0] === undefined ? {} : load(files[0]);
   const keys = Object.keys(first);
   return {
@@ -101,7 +109,10 @@ function oneFileEach(root: string, files: readonly FileEntry[], load: (f: FileEn
   };
 }
 
-type Numeric = { new (b: ArrayBufferLike, o: number, n: number): Exclude<TensorItem["data"], string[]>; readonly BYTES_PER_ELEMENT: number };
+type Numeric = {
+  new (b: ArrayBufferLike, o: number, n: number): Exclude<TensorItem["data"], string[]>;
+  readonly BYTES_PER_ELEMENT: number;
+};
 const VIEWS: Readonly<Record<string, Numeric>> = {
   float32: Float32Array,
   float64: Float64Array,
@@ -123,5 +134,9 @@ export function tensorOf(t: import("../../graph/tensor.ts").TensorData): NdArray
   const Data = VIEWS[t.dtype] ?? Uint8Array;
   const b = t.bytes();
   const aligned = b.byteOffset % Data.BYTES_PER_ELEMENT === 0 ? b : b.slice();
-  return { dtype: t.dtype, shape: t.shape, data: new Data(aligned.buffer, aligned.byteOffset, aligned.byteLength / Data.BYTES_PER_ELEMENT) };
+  return {
+    dtype: t.dtype,
+    shape: t.shape,
+    data: new Data(aligned.buffer, aligned.byteOffset, aligned.byteLength / Data.BYTES_PER_ELEMENT),
+  };
 }

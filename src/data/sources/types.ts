@@ -1,6 +1,6 @@
 import type { Hasher } from "../../io/hash.ts";
 import type { Fields } from "../item.ts";
-import type { Role } from "../types.ts";
+import type { Label, Metric, Role } from "../types.ts";
 
 /** Raw samples by index: what a file or folder holds, before the steps. */
 export interface Source {
@@ -20,6 +20,10 @@ export interface Source {
   scalars?(field: string): readonly (number | string)[] | undefined;
   readonly roles?: readonly (Role | undefined)[] | undefined;
   readonly sequences?: readonly number[] | undefined;
+  /** Labels and metric that a loader module brings along. */
+  labelOf?(index: number): Label | undefined;
+  classes?(): readonly (number | undefined)[] | undefined;
+  metric?(): Promise<Metric | undefined>;
   /** Feeds the content (of big folders: names and sizes) to a hash. */
   digest(h: Hasher): void;
   /** Unpacks what these fields need, off this thread. */

@@ -1,5 +1,5 @@
-import { type Kernel, resizeImage } from "../resize.ts";
 import type { FileItem, Item, TensorItem } from "../item.ts";
+import { type Kernel, resizeImage } from "../resize.ts";
 import { transpose } from "./numeric.ts";
 import { type Run, StepError, type StepRow, tensorOf } from "./types.ts";
 
@@ -15,7 +15,8 @@ async function imageOf(item: Item): Promise<Image> {
   if (t.layout === "chw") throw new StepError("the image is channels-first already; put `layout` behind the other image steps");
   if (t.dims.length === 2) return imageOf({ ...t, dims: [...t.dims, 1] });
   if (t.dims.length !== 3) throw new StepError(`an image has shape [height, width, channels], this is [${t.dims.join(",")}]`);
-  if (!(t.data instanceof Uint8Array) && !(t.data instanceof Float32Array)) throw new StepError(`images are uint8 or float32, this is ${t.dtype}`);
+  if (!(t.data instanceof Uint8Array) && !(t.data instanceof Float32Array))
+    throw new StepError(`images are uint8 or float32, this is ${t.dtype}`);
   return { ...t, data: t.data, layout: "hwc" };
 }
 const make = (like: Uint8Array | Float32Array, n: number) => (like instanceof Uint8Array ? new Uint8Array(n) : new Float32Array(n));
@@ -26,7 +27,11 @@ async function decode(item: FileItem, exif: boolean): Promise<TensorItem> {
   sharp.cache(false); // every image is read once: a cache only grows
   try {
     const image = sharp(await item.bytes(), { failOn: "error", sequentialRead: true });
-    const { data, info } = await (exif ? image.rotate() : image).toColourspace("srgb").removeAlpha().raw().toBuffer({ resolveWithObject: true });
+    const { data, info } = await (exif ? image.rotate() : image)
+      .toColourspace("srgb")
+      .removeAlpha()
+      .raw()
+      .toBuffer({ resolveWithObject: true });
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     return { kind: "tensor", dtype: "uint8", dims: [info.height, info.width, info.channels], data: bytes, layout: "hwc" };
   } catch (e) {
@@ -98,10 +103,7 @@ const WINDOW = {
         width: size,
         height: size,
         at: {
-          anyOf: [
-            { enum: ["center", "top-left"] },
-            { type: "array", items: { type: "integer", minimum: 0 }, minItems: 2, maxItems: 2 },
-          ],
+          anyOf: [{ enum: ["center", "top-left"] }, { type: "array", items: { type: "integer", minimum: 0 }, minItems: 2, maxItems: 2 }],
         },
         fill: { type: "number" },
       },
@@ -158,7 +160,8 @@ export const IMAGE = {
       const { width, height, at = "center", fill = 0 } = windowOf(a) as Exclude<Window, number>;
       return async (item) => {
         const x = await imageOf(item);
-        if (x.dims[0]! > height || x.dims[1]! > width) throw new StepError(`the image is ${x.dims[1]}×${x.dims[0]}, larger than ${width}×${height}`);
+        if (x.dims[0]! > height || x.dims[1]! > width)
+          throw new StepError(`the image is ${x.dims[1]}×${x.dims[0]}, larger than ${width}×${height}`);
         if (typeof at !== "string") return place(x, width, height, [-at[0], -at[1]], fill);
         return place(x, width, height, at, fill);
       };
