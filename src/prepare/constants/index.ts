@@ -18,7 +18,8 @@ export interface FoldResult {
  * one session; equal computations run once and share their result. Never folded: random operators, control flow, quantized operators
  * (their constants would widen), nodes that make the file larger (a Cast of stored float16 weights, a Transpose of a tied weight, an
  * expanded mask). Those stay as they are; `constantOf` looks through the casts and transposes among them.
- * Exact: the runtime computes what it would have computed at every run.
+ * Exact: the runtime computes what it would have computed at every run. (A kernel that packs constant weights, such as its LSTM, may then
+ * sum in another order: a rounding error of float32.)
  */
 export async function foldConstants(model: Model, runtime: Runtime): Promise<FoldResult> {
   const found = candidates(model);
