@@ -2,11 +2,11 @@ import { intAttr, intsAttr, stringAttr } from "../graph/attr.ts";
 import { toFloat32 } from "../graph/constant.ts";
 import type { Graph, Model, Node, Value } from "../graph/ir.ts";
 import { opFacts, type Weight } from "../graph/ops/index.ts";
-import { staticShape } from "../graph/types.ts";
 import { nodeKey } from "../graph/walk.ts";
 import type { PlanBundle, Site } from "../plan/types.ts";
 import { codeBounds } from "../quant/affine.ts";
 import { isIntDType } from "../quant/dtype.ts";
+import { type StoredCodes, storedCodes } from "./sites.ts";
 import type { Window } from "./unfold.ts";
 
 export type WeightSite = Extract<Site, { kind: "weight" }>;
@@ -41,6 +41,8 @@ export interface Layer {
   readonly window: Window | undefined;
   readonly columns: boolean;
   readonly bias: BiasSlot | undefined;
+  /** The plan's codes of it. */
+  stored(): StoredCodes;
 }
 
 /** The layers of a plan in execution order; weights that cannot be solved here (subgraphs, shared, odd layouts) are not among them. */
@@ -50,13 +52,19 @@ export function layersOf(model: Model, bundle: PlanBundle): Layer[] {
   for (const s of bundle.plan.sites) if (s.kind === "weight") sites.set(s.value, [...(sites.get(s.value) ?? []), s]);
   const out: Layer[] = [];
   graph.nodes.forEach((node, index) => {
-    const layer = layerAt(graph, node, index, sites);
+    const layer = layerAt(bundle, graph, node, index, sites);
     if (layer) out.push(layer);
   });
   return out;
 }
 
-function layerAt(graph: Graph, node: Node, index: number, sites: ReadonlyMap<string, readonly WeightSite[]>): Layer | undefined {
+function layerAt(
+  bundle: PlanBundle,
+  graph: Graph,
+  node: Node,
+  index: number,
+  sites: ReadonlyMap<string, readonly WeightSite[]>,
+): Layer | undefined {
   const facts = opFacts(node);
   const weight = facts?.weights[0];
   if (facts?.trait !== "compute" || !weight || weight.kind !== "product") return undefined;
@@ -68,7 +76,16 @@ function layerAt(graph: Graph, node: Node, index: number, sites: ReadonlyMap<str
   if (!input || inputIndex === undefined) return undefined;
   const { shape } = weight.constant;
   const g = site.scheme.granularity;
-  const base = { node, key: nodeKey(node), index, site, weight, input, inputIndex };
+  const base = {
+    node,
+    key: nodeKey(node),
+    index,
+    site,
+    weight,
+    input,
+    inputIndex,
+    stored: () => storedCodes(site, weight.value, bundle),
+  };
 
   if (weight.reduce.length > 1 || facts.bias !== undefined || weight.groups > 1) {
     const window = windowOf(node, shape);
@@ -151,9 +168,4 @@ export function rowsOf(layer: Layer, w: ArrayLike<number>): Float64Array[] {
     for (let m = 0; m < rows; m++) for (let i = 0; i < k; i++) out[m * k + i] = w[(g * rows + m) * rowStride + i * kStride]!;
     return out;
   });
-}
-
-/** Outputs × known positions of a layer: what one sample adds to its statistics, when the shape is static. */
-export function fixedShape(v: Value): readonly number[] | undefined {
-  return staticShape(v.type);
 }

@@ -5,7 +5,7 @@ import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
 import { type Gram, GramCollector, GramEngine } from "./gram.ts";
 import { boundsOf, type Layer, rowsOf } from "./layers.ts";
 import { dependants, Prefix } from "./prefix.ts";
-import { formOf, type Grid, quadratic, type Solution } from "./solve/problem.ts";
+import { formOf, type Grid, newSolution, quadratic, type Solution } from "./solve/problem.ts";
 import { type RowGroup, type SolveEffort, solveGroups } from "./solve/rows.ts";
 import { continuousTarget, correctedBias } from "./solve/target.ts";
 import type { Streams, Want } from "./streams.ts";
@@ -202,6 +202,8 @@ export interface SolveOptions {
   readonly asymmetric: boolean;
   readonly correctBias: boolean;
   readonly effort: SolveEffort;
+  /** Leaves the codes at the plan's (round-to-nearest, or solved before), so that only the bias changes. */
+  readonly keepCodes?: boolean;
 }
 export const LAMBDA = 0.01;
 
@@ -216,7 +218,7 @@ export function solveLayer(layer: Layer, grams: readonly Gram[], o: SolveOptions
     rows,
   }));
   const grid = gridOf(layer);
-  const solutions = solveGroups(targets, grid, o.effort);
+  const solutions = o.keepCodes ? storedRows(layer, targets) : solveGroups(targets, grid, o.effort);
   const weight = new Float32Array(groups * rows * k);
   const codes = new Int32Array(weight.length);
   const nb = Math.ceil(k / grid.block);
@@ -255,6 +257,34 @@ export function solveLayer(layer: Layer, grams: readonly Gram[], o: SolveOptions
   return { layer, codes, scales, zeros, weight, bias, error: energy > 0 ? error / energy : 0 };
 }
 
+/** The plan's own codes as a solution. */
+function storedRows(layer: Layer, targets: readonly RowGroup[]): Solution[] {
+  const { k, rows, rowStride, kStride } = layer;
+  const { codes, scale, zeroPoint } = layer.stored();
+  const block = gridOf(layer).block;
+  const nb = Math.ceil(k / block);
+  const blocked = layer.site.scheme.granularity.kind === "block";
+  return targets.map(({ form, w }, g) => {
+    const s = newSolution(rows, k, block);
+    const e = new Float64Array(k);
+    for (let m = 0; m < rows; m++) {
+      const row = g * rows + m;
+      for (let b = 0; b < nb; b++) {
+        const at = blocked ? (kStride === 1 ? row * nb + b : b * rows + m) : row;
+        s.scales[m * nb + b] = scale.length === 1 ? scale[0]! : scale[at]!;
+        s.zeros[m * nb + b] = zeroPoint.length === 1 ? zeroPoint[0]! : zeroPoint[at]!;
+      }
+      for (let i = 0; i < k; i++) {
+        const b = m * nb + Math.floor(i / block);
+        s.codes[m * k + i] = codes[row * rowStride + i * kStride]! - s.zeros[b]!;
+        e[i] = s.scales[b]! * s.codes[m * k + i]! - w[m * k + i]!;
+      }
+      s.loss[m] = quadratic(form.h, k, e);
+    }
+    return s;
+  });
+}
+
 /** The grid of a layer's scheme. */
 export function gridOf(layer: Layer): Grid {
   const { min, max } = boundsOf(layer);
@@ -267,5 +297,3 @@ export function gridOf(layer: Layer): Grid {
     shared: granularity.kind === "tensor",
   };
 }
-
-export type { Solution };

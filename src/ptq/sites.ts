@@ -1,7 +1,8 @@
-import { constantOf } from "../graph/constant.ts";
+import { constantOf, toFloat32 } from "../graph/constant.ts";
 import type { Model, Node, Value } from "../graph/ir.ts";
 import { floats, type TensorData } from "../graph/tensor.ts";
 import { pathOf, pathOfNode } from "../graph/walk.ts";
+import { readTensorNumbers } from "../plan/tensors.ts";
 import type { Consumers, Insertion, Numbers, Plan, PlanBundle, Site } from "../plan/types.ts";
 import { isIntDType } from "../quant/dtype.ts";
 import { decode, encode } from "../quant/encode.ts";
@@ -32,40 +33,42 @@ export function numbersOf(x: Numbers, bundle: PlanBundle): ArrayLike<number> {
   if (!("tensor" in x)) return x;
   const t = bundle.tensors.get(x.tensor);
   if (!t) throw new Error(`internal: the plan has no tensor "${x.tensor}"`);
-  return tensorNumbers(t);
+  return readTensorNumbers(t);
 }
 
-/** Elements of a small numeric tensor of the plan. */
-export function tensorNumbers(t: TensorData): ArrayLike<number> {
-  const b = t.bytes();
-  const c = b.byteOffset % 8 === 0 ? b : b.slice();
-  switch (t.dtype) {
-    case "float32":
-      return new Float32Array(c.buffer, c.byteOffset, c.byteLength / 4);
-    case "int8":
-      return new Int8Array(c.buffer, c.byteOffset, c.byteLength);
-    case "uint8":
-      return new Uint8Array(c.buffer, c.byteOffset, c.byteLength);
-    case "int16":
-      return new Int16Array(c.buffer, c.byteOffset, c.byteLength / 2);
-    case "uint16":
-      return new Uint16Array(c.buffer, c.byteOffset, c.byteLength / 2);
-    case "int32":
-      return new Int32Array(c.buffer, c.byteOffset, c.byteLength / 4);
-    default:
-      throw new TypeError(`internal: ${t.dtype} numbers in a plan`);
-  }
+export interface StoredCodes {
+  readonly codes: ArrayLike<number>;
+  readonly scale: ArrayLike<number>;
+  readonly zeroPoint: ArrayLike<number>;
 }
 
-/** What a weight site's consumers read: the plan's codes, or round-to-nearest of the (replaced) constant, dequantized. */
-export function weightTensor(site: Extract<Site, { kind: "weight" }>, v: Value, bundle: PlanBundle): TensorData {
+type WeightSite = Extract<Site, { kind: "weight" }>;
+
+/** The elements of a weight site's constant, or of what the plan put in its place. */
+export function sourceOf(site: WeightSite, v: Value, bundle: PlanBundle): Float32Array {
+  const replaced = bundle.plan.replacements.find((r) => r.value === site.value);
+  if (replaced) return toFloat32(bundle.tensors.get(replaced.tensor.tensor)!);
   const view = constantOf(v);
   if (!view) throw new Error(`internal: weight site on "${v.name}", which is no constant`);
+  return view.float32();
+}
+
+/** The plan's codes of a weight, or round-to-nearest. */
+export function storedCodes(site: WeightSite, v: Value, bundle: PlanBundle): StoredCodes {
   const { dtype, narrow, granularity } = site.scheme;
-  if (!isIntDType(dtype)) return floats(view.float32(), view.shape);
-  const params = { dtype, narrow, granularity, scale: numbersOf(site.scale, bundle), zeroPoint: numbersOf(site.zeroPoint, bundle) };
-  const replaced = bundle.plan.replacements.find((r) => r.value === v.name);
-  const source = replaced ? tensorNumbers(bundle.tensors.get(replaced.tensor.tensor)!) : view.float32();
-  const codes = site.codes ? numbersOf(site.codes, bundle) : encode(source as Float32Array, view.shape, params);
-  return floats(decode(codes, view.shape, params), view.shape);
+  if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
+  const scale = numbersOf(site.scale, bundle);
+  const zeroPoint = numbersOf(site.zeroPoint, bundle);
+  if (site.codes) return { codes: numbersOf(site.codes, bundle), scale, zeroPoint };
+  const shape = constantOf(v)!.shape;
+  return { codes: encode(sourceOf(site, v, bundle), shape, { dtype, narrow, granularity, scale, zeroPoint }), scale, zeroPoint };
+}
+
+/** What a weight site's consumers read: its codes, dequantized. */
+export function weightTensor(site: WeightSite, v: Value, bundle: PlanBundle): TensorData {
+  const { dtype, granularity } = site.scheme;
+  const { shape } = constantOf(v)!;
+  if (!isIntDType(dtype)) return floats(sourceOf(site, v, bundle), shape);
+  const { codes, scale, zeroPoint } = storedCodes(site, v, bundle);
+  return floats(decode(codes, shape, { dtype, granularity, scale, zeroPoint }), shape);
 }

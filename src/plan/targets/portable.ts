@@ -2,6 +2,7 @@ import { lowestOpset, type Target, type WeightRow } from "../target.ts";
 
 const INT8: WeightRow = { dtype: "int8", per: ["channel", "tensor"], symmetricOnly: true, form: "qdq", withActivation: true };
 const INT8_ONLY: WeightRow = { ...INT8, withActivation: false };
+const INT4: WeightRow = { dtype: "int4", per: ["channel", "tensor"], symmetricOnly: true, form: "qdq", withActivation: true };
 const INT4_ONLY: WeightRow = { dtype: "int4", per: ["block", "channel"], form: "qdq", withActivation: false };
 const UINT4_ONLY: WeightRow = { ...INT4_ONLY, dtype: "uint4" };
 const ONNX = "ONNX QuantizeLinear/DequantizeLinear 13 and 21 (onnx/defs/quantization/defs.cc)";
@@ -20,8 +21,8 @@ export const PORTABLE: Target = {
   tieMovement: false,
   domains: [],
   rows: [
-    { ops: ["Conv", "ConvTranspose"], activation: ["uint8"], output: "none", weight: [INT8, INT8_ONLY], source: ONNX },
-    { ops: ["Gemm", "MatMul"], activation: ["uint8"], output: "none", weight: [INT8, INT8_ONLY, INT4_ONLY, UINT4_ONLY], source: ONNX },
+    { ops: ["Conv", "ConvTranspose"], activation: ["uint8"], output: "none", weight: [INT8, INT4, INT8_ONLY], source: ONNX },
+    { ops: ["Gemm", "MatMul"], activation: ["uint8"], output: "none", weight: [INT8, INT4, INT8_ONLY, INT4_ONLY, UINT4_ONLY], source: ONNX },
     {
       ops: ["LSTM", "GRU", "RNN"],
       activation: [],

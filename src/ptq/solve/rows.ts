@@ -18,6 +18,7 @@ export interface SolveEffort {
   readonly beam: number;
 }
 export const SOLVE_DEFAULT: SolveEffort = { coarse: 12, fine: 2, keep: 3, deep: 1, beam: 8 };
+export const SOLVE_BEST: SolveEffort = { coarse: 24, fine: 4, keep: 5, deep: 3, beam: 16 };
 
 /** Rows that share one quadratic form: a layer, or one group of a grouped convolution. */
 export interface RowGroup {

@@ -1,0 +1,166 @@
+import type { Stats } from "../calibrate/types.ts";
+import type { DataSet } from "../data/types.ts";
+import type { Report } from "../diagnostics.ts";
+import type { Model } from "../graph/ir.ts";
+import type { Target } from "../plan/target.ts";
+import type { PlanBundle, StepRecord } from "../plan/types.ts";
+import type { Runtime, SessionOptions } from "../runtime/types.ts";
+import { withSolved } from "./amend.ts";
+import { Judge } from "./judge.ts";
+import { layersOf } from "./layers.ts";
+import { LAMBDA, type SolveOptions, solveLayer, solveSequentially } from "./sequential.ts";
+import { SOLVE_BEST, SOLVE_DEFAULT } from "./solve/rows.ts";
+import { Streams } from "./streams.ts";
+
+export type ImproveEffort = "fast" | "default" | "best";
+
+export interface ImproveContext {
+  /** The prepared model. */
+  readonly model: Model;
+  /** The plan of round-to-nearest weights and calibrated ranges: always a candidate. */
+  readonly bundle: PlanBundle;
+  readonly stats?: Stats;
+  readonly data: DataSet;
+  /** Samples that statistics are taken from. Default: the role `calibrate`. */
+  readonly calibrate?: readonly number[];
+  /** Samples that decide what is kept. Default: the role `select`; without any, every fourth calibration sample, taken out of the others. */
+  readonly select?: readonly number[];
+  readonly runtime: Runtime;
+  readonly target: Target;
+  readonly effort: ImproveEffort;
+  readonly seed?: number;
+  readonly session?: SessionOptions;
+  /** For kept activations. */
+  readonly memoryBytes?: number;
+  /** Steps by name; default: those of the effort. For measuring what each is worth. */
+  readonly steps?: readonly StepName[];
+  readonly report?: Report;
+  readonly progress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Samples at most: more do not help (measured with 512 and 3000 images: the grid limits, not the data). */
+const MOST_CALIBRATE = 512;
+const MOST_SELECT = 128;
+/** Kept activations, when the caller sets no limit. */
+const MEMORY = 96 * 2 ** 20;
+
+export const STEPS = ["rounding", "bias"] as const;
+export type StepName = (typeof STEPS)[number];
+
+const EFFORT_STEPS: Readonly<Record<ImproveEffort, readonly StepName[]>> = {
+  fast: [],
+  default: ["rounding", "bias"],
+  best: ["rounding", "bias"],
+};
+
+/** What steps work on. */
+interface State {
+  readonly ctx: ImproveContext;
+  readonly judge: Judge;
+  readonly calibrate: readonly number[];
+  readonly steps: StepRecord[];
+  best: PlanBundle;
+  db: number;
+}
+
+/**
+ * The plan given, made better step by step. Every step is measured on `select` before and after, as the model that would be shipped, and
+ * is kept only when it helps, so that no effort ends below the plan given there. The records say what each step did.
+ */
+export async function improvePlan(ctx: ImproveContext): Promise<PlanBundle> {
+  const wanted = ctx.steps ?? EFFORT_STEPS[ctx.effort];
+  const { calibrate, select } = samplesOf(ctx);
+  if (wanted.length === 0 || calibrate.length === 0 || select.length === 0) return ctx.bundle;
+  const judge = new Judge({
+    model: ctx.model,
+    target: ctx.target,
+    runtime: ctx.runtime,
+    data: ctx.data,
+    indices: select,
+    ...(ctx.session && { session: ctx.session }),
+    ...(ctx.signal && { signal: ctx.signal }),
+  });
+  try {
+    const state: State = { ctx, judge, calibrate, steps: [...ctx.bundle.plan.steps], best: ctx.bundle, db: await judge.db(ctx.bundle) };
+    for (const name of wanted) {
+      ctx.signal?.throwIfAborted();
+      await RUN[name](state);
+    }
+    return { ...state.best, plan: { ...state.best.plan, steps: state.steps } };
+  } finally {
+    await judge.close();
+  }
+}
+
+/** Statistics and decisions from different samples. */
+export function samplesOf(ctx: Pick<ImproveContext, "data" | "calibrate" | "select">): {
+  readonly calibrate: readonly number[];
+  readonly select: readonly number[];
+} {
+  const all = ctx.calibrate ?? ctx.data.roles.calibrate;
+  const given = ctx.select ?? ctx.data.roles.select;
+  if (given.length > 0) return { calibrate: thin(all, MOST_CALIBRATE), select: thin(given, MOST_SELECT) };
+  const part = all.length < 8 ? [] : all.filter((_, i) => i % 4 === 3);
+  const select = new Set(thin(part, MOST_SELECT));
+  return {
+    calibrate: thin(part.length === 0 ? all : all.filter((i) => !select.has(i)), MOST_CALIBRATE),
+    select: part.length === 0 ? all : [...select],
+  };
+}
+
+/** At most `most`, evenly spaced. */
+function thin(indices: readonly number[], most: number): readonly number[] {
+  const n = indices.length;
+  return n <= most ? indices : Array.from({ length: most }, (_, i) => indices[Math.floor((i * n) / most)]!);
+}
+
+/** Measures a candidate and keeps the better; a NaN, or a step that changes nothing, is not kept. */
+async function tryCandidate(
+  s: State,
+  step: string,
+  candidate: PlanBundle,
+  facts: Pick<StepRecord, "layers" | "detail"> = {},
+): Promise<boolean> {
+  const after = await s.judge.db(candidate);
+  const kept = after > s.db;
+  s.steps.push({ step, before: s.db, after, unit: "dB", kept, ...facts });
+  if (kept) {
+    s.best = candidate;
+    s.db = after;
+  }
+  return kept;
+}
+
+const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
+  rounding: async (s) => {
+    const best = s.ctx.effort === "best";
+    await solveStep(s, "rounding", { lambda: LAMBDA, asymmetric: true, correctBias: true, effort: best ? SOLVE_BEST : SOLVE_DEFAULT });
+  },
+  // Full bias correction on round-to-nearest weights: a part of the rounding step, worth trying alone where that did not help.
+  bias: async (s) => {
+    if (s.steps.some((t) => t.step === "rounding" && t.kept)) return;
+    await solveStep(s, "bias", { lambda: LAMBDA, asymmetric: false, correctBias: true, effort: SOLVE_DEFAULT, keepCodes: true });
+  },
+};
+
+/** One walk over the layers of the best plan so far. */
+async function solveStep(s: State, step: string, options: SolveOptions): Promise<void> {
+  const { ctx } = s;
+  const layers = layersOf(ctx.model, s.best);
+  if (layers.length === 0) return;
+  const solved = await solveSequentially({
+    streams: new Streams(ctx.model, s.best),
+    runtime: ctx.runtime,
+    layers,
+    indices: s.calibrate,
+    load: async (i) => (await ctx.data.sample(i)).feeds,
+    memoryBytes: ctx.memoryBytes ?? MEMORY,
+    seed: ctx.seed ?? 0,
+    solve: (layer, grams) => solveLayer(layer, grams, options),
+    ...(ctx.progress && { progress: ctx.progress }),
+    ...(ctx.signal && { signal: ctx.signal }),
+  });
+  const candidate = withSolved(s.best, solved, options.keepCodes ? "bias corrected" : "rounded by output error");
+  await tryCandidate(s, step, candidate, { layers: solved.length });
+}
