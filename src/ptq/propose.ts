@@ -1,4 +1,5 @@
 import { QcError } from "../diagnostics.ts";
+import { intAttr } from "../graph/attr.ts";
 import type { Node, Use, Value } from "../graph/ir.ts";
 import { printTarget } from "../plan/target.ts";
 import type { Skip } from "../plan/types.ts";
@@ -68,7 +69,9 @@ export function proposeSites(input: ProposeInput): Proposal {
       if (w.some((x) => x.constant.dtype !== "float32")) ctx.skip(node, "dtype", "its weights are not float32");
       else {
         const both = recipe.activations !== "none" && w.length === 2 ? ctx.weightRow(node, true) : undefined;
-        if (both) for (const weight of w) weightUses.push({ node, weight, row: both });
+        // Peepholes and a batch-first layout have no dynamic form.
+        const plain = node.inputs[7] === undefined && intAttr(node, "layout", 0) === 0 && intAttr(node, "input_forget", 0) === 0;
+        if (both && plain) for (const weight of w) weightUses.push({ node, weight, row: both });
         else addWeightOnly(ctx, weightUses, node, w);
       }
     } else if (facts.weights.some((w) => w.kind === "table")) {

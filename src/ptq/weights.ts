@@ -103,7 +103,12 @@ function site(
   const u = part[0]!;
   const want = ctx.input.recipe.weight!;
   const symmetric = want.symmetric || u.row.symmetricOnly === true;
-  const scheme: Scheme = { dtype: want.dtype, symmetric, narrow: symmetric && ctx.input.target.weightNarrow, granularity };
+  const scheme: Scheme = {
+    dtype: want.dtype,
+    symmetric,
+    narrow: symmetric && ctx.input.target.weightNarrow && want.dtype !== "int4" && want.dtype !== "int2",
+    granularity,
+  };
   const form: WeightForm = u.weight.kind === "table" && u.row.form === "qdq" ? "gather-codes" : u.row.form;
   const because = `${want.dtype} ${granularity.kind}${part.length > 1 ? `, shared by ${part.length} nodes` : ""}: weight of ${u.node.op}`;
   let cache: Float32Array | undefined;
@@ -133,7 +138,7 @@ function sharedHolder(ctx: Context, group: readonly WeightUse[]): Value | undefi
     if (!chains.every((c) => c[at] === v)) break;
     shared = v;
   }
-  if (!shared || !ctx.isFloat32(shared)) return undefined;
+  if (!shared || !ctx.isFloat32(shared) || group.some((u) => u.row.form !== "qdq")) return undefined;
   const axes = group.map((u) => axisAt(u, at - 1, granularityOf(ctx, u)));
   return axes.every((a) => a !== undefined && a === axes[0]) ? shared : undefined;
 }

@@ -8,6 +8,7 @@ import { unpackCodes } from "../../quant/pack.ts";
 import { axisAttrs, codesTensor, paramConstants, RULE, readNumbers } from "./emit.ts";
 import { lowerGatherCodes } from "./gather.ts";
 import { lowerMatMulInteger } from "./integer.ts";
+import { lowerDynamicLstm } from "./lstm.ts";
 import type { Resolver, WeightPlanSite } from "./resolve.ts";
 
 /** A weight as codes: what every form starts from. `codes` flat and row-major in `shape`. */
@@ -46,6 +47,7 @@ export class Constants {
 /** Weight sites to constants and the nodes of their form. The floats lose their last use and are swept away. */
 export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
   const constants = new Constants();
+  const lstm: { coded: Coded; uses: readonly Use[] }[] = [];
   for (const site of bundle.plan.sites) {
     if (site.kind !== "weight") continue;
     const value = resolve.value(site.value);
@@ -62,15 +64,18 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
       case "matmul-integer":
         lowerMatMulInteger(coded, uses);
         break;
+      case "dynamic-lstm":
+        lstm.push({ coded, uses });
+        break;
       case "matmul-nbits":
       case "gather-block":
-      case "dynamic-lstm":
       case "qdq-requantized":
         throw new Error(`internal: form ${form} is not lowered`);
       default:
         form satisfies never;
     }
   }
+  lowerDynamicLstm(lstm);
 }
 
 /** The codes of a site: those of the plan, else round-to-nearest of the constant. */

@@ -22,7 +22,13 @@ export const PORTABLE: Target = {
   domains: [],
   rows: [
     { ops: ["Conv", "ConvTranspose"], activation: ["uint8"], output: "none", weight: [INT8, INT4, INT8_ONLY], source: ONNX },
-    { ops: ["Gemm", "MatMul"], activation: ["uint8"], output: "none", weight: [INT8, INT4, INT8_ONLY, INT4_ONLY, UINT4_ONLY], source: ONNX },
+    {
+      ops: ["Gemm", "MatMul"],
+      activation: ["uint8"],
+      output: "none",
+      weight: [INT8, INT4, INT8_ONLY, INT4_ONLY, UINT4_ONLY],
+      source: ONNX,
+    },
     {
       ops: ["LSTM", "GRU", "RNN"],
       activation: [],
