@@ -74,7 +74,9 @@ function dropWeights(m: Model): void {
 /** The runtime knows ranks and types; names of dimensions stay those of the file. */
 function merge(old: ValueType | undefined, info: IoInfo): ValueType {
   const seen: Dim[] = info.dims.map((d) => (d === "?" ? undefined : d));
-  const shape = old?.kind === "tensor" && old.shape?.length === seen.length ? seen.map((d, i) => d ?? old.shape![i]) : seen;
+  const known = old?.kind === "tensor" ? old.shape : undefined;
+  // The runtime's border says "no dimensions" both for a scalar and for a value of unknown rank.
+  const shape = seen.length === 0 ? known : known?.length === seen.length ? seen.map((d, i) => d ?? known[i]) : seen;
   const elem = old?.kind === "tensor" && old.elem ? old.elem : info.dtype;
   return { kind: "tensor", elem, shape };
 }

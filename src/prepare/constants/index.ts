@@ -2,6 +2,7 @@ import type { Attr } from "../../graph/attr.ts";
 import { Graph, type Model, type Node, type Value } from "../../graph/ir.ts";
 import { writeModel } from "../../graph/onnx/index.ts";
 import { type TensorData, tensorFrom } from "../../graph/tensor.ts";
+import { nodeKey } from "../../graph/walk.ts";
 import type { DType } from "../../quant/dtype.ts";
 import type { Runtime, Tensor } from "../../runtime/types.ts";
 import { canReplace, sweep } from "../edit.ts";
@@ -32,8 +33,18 @@ export async function foldConstants(model: Model, runtime: Runtime): Promise<Fol
     const refused = [...found.refused, ...choice.refused];
     if (choice.results.size === 0) return { folded: 0, refused };
     const out = await session.run({}, [...choice.results.keys()]);
-    for (const [name, values] of choice.results) shareConstant(values, constantFrom(out[name]!));
-    return { folded: choice.nodes, refused };
+    let folded = 0;
+    for (const [name, values] of choice.results) {
+      const data = constantFrom(out[name]!);
+      // The runtime's border says "no dimensions" for a value of unknown rank too: what was taken for a scalar may not be one.
+      if (data.byteLength > sizes.get(name)!)
+        refused.push({ node: nodeKey(values[0]!.producer!), why: "the size of its result was not known beforehand" });
+      else {
+        shareConstant(values, data);
+        folded++;
+      }
+    }
+    return { folded: folded === choice.results.size ? choice.nodes : folded, refused };
   } finally {
     await session.release();
   }
