@@ -19,7 +19,7 @@ import { nameNodes } from "./rules/name-nodes.ts";
 import type { Types } from "./types.ts";
 
 export { foldConstants } from "./constants/index.ts";
-export { probeTypes } from "./probe.ts";
+export { type Probed, probeTypes } from "./probe.ts";
 export type { Types } from "./types.ts";
 
 /** Raised whenever a rule changes what it makes: stats and plans are bound to it. */
@@ -46,7 +46,7 @@ export interface Prepared {
   readonly version: string;
   readonly applied: readonly { readonly rule: string; readonly count: number }[];
   readonly refused: readonly { readonly rule: string; readonly node: string; readonly why: string }[];
-  /** By the path of each value (`pathOf`). */
+  /** By the path of each value (`pathOf`). With `feeds`, shapes are those seen with that sample. */
   readonly types: ReadonlyMap<string, ValueType>;
 }
 
@@ -59,7 +59,7 @@ export async function prepareModel(source: Model, runtime: Runtime, options: Pre
   const job = new Job(model, options);
   job.run(CLEANUP);
   await job.foldConstants(runtime);
-  job.types = await probeTypes(model, runtime, options.feeds);
+  ({ types: job.types, seen: job.seen } = await probeTypes(model, runtime, options.feeds));
   job.run(REWRITES);
   if (job.counts.has("fold-shape")) {
     await job.foldConstants(runtime);
@@ -80,6 +80,7 @@ class Job {
   readonly counts = new Map<string, number>();
   readonly refusals = new Map<string, { readonly rule: string; readonly node: string; readonly why: string }>();
   types: Types = new Map();
+  seen: Types = new Map();
   readonly #without: ReadonlySet<string>;
   readonly #context: Context;
 
@@ -99,6 +100,12 @@ class Job {
   #typeOf(v: Value): ValueType | undefined {
     if (v.data) return { kind: "tensor", elem: v.data.dtype, shape: v.data.shape };
     return this.types.get(v) ?? v.type;
+  }
+
+  /** The Add that a rule made has the type of what it adds to. */
+  #ofInput(v: Value): ValueType | undefined {
+    const from = v.producer?.origin && v.producer.inputs.find((i) => i && !i.data);
+    return from && (this.seen.get(from) ?? this.#typeOf(from));
   }
 
   /** Runs the rules in order, again and again until none changes anything. */
@@ -151,7 +158,7 @@ class Job {
     const out: Types = new Map();
     for (const g of allGraphs(this.model.graph)) {
       for (const v of g.values.values()) {
-        const t = this.#typeOf(v);
+        const t = this.seen.get(v) ?? this.#typeOf(v) ?? this.#ofInput(v);
         if (t) out.set(v, t);
       }
     }

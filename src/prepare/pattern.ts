@@ -40,7 +40,7 @@ export const epsilon: Pattern = (v) => {
 
 export function scalarOf(v: Value | undefined): number | undefined {
   const c = constantOf(v);
-  return c && c.dtype.startsWith("float") && c.shape.every((d) => d === 1) ? c.float32()[0] : undefined;
+  return c?.dtype.startsWith("float") && c.shape.every((d) => d === 1) ? c.float32()[0] : undefined;
 }
 
 /** The first alternative that fits. */

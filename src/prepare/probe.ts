@@ -6,59 +6,74 @@ import { type Dim, tensorType, type ValueType } from "../graph/types.ts";
 import { holderOf, pathOf, valuesByPath } from "../graph/walk.ts";
 import { DTYPES, elementCount } from "../quant/dtype.ts";
 import { exposeValues } from "../runtime/expose.ts";
-import type { Feeds, IoInfo, Runtime } from "../runtime/types.ts";
+import type { Feeds, IoInfo, Runtime, Session } from "../runtime/types.ts";
 import { declaredTypes, inferElems, type Types } from "./types.ts";
 
 /** Constants of more elements than this are no shapes, axes or pads: type inference does not read them. */
 const SHAPE_LIKE = 64;
 
+export interface Probed {
+  /** What holds for every sample: the file's own word, then the runtime's inference. */
+  readonly types: Types;
+  /** With `feeds`: the shapes of that one sample. */
+  readonly seen: Types;
+}
+
 /**
  * Types of all values: what the file declares, then what the runtime infers on loading the model with every value exposed. Nothing runs:
- * weights enter as graph inputs, so loading is quick whatever they weigh. With `feeds`, one sample is run with the real weights and every
- * shape is the one seen there, inside If, Loop and Scan too where they were reached.
+ * weights enter as graph inputs, so loading is quick whatever they weigh. With `feeds`, one sample is run with the real weights in the
+ * same session, and `seen` has the shapes found there, inside If, Loop and Scan too where they were reached.
  */
-export async function probeTypes(model: Model, runtime: Runtime, feeds?: Feeds): Promise<Types> {
+export async function probeTypes(model: Model, runtime: Runtime, feeds?: Feeds): Promise<Probed> {
   const types = declaredTypes(model.graph);
   inferElems(model.graph, types);
-  const light = cloneModel(model);
-  if (!feeds) dropWeights(light);
-  const want = [...model.graph.values.values()].filter((v) => v.producer && exposable(types.get(v)));
-  const infos = await outputsOf(model, light, want, types, runtime);
-  const byName = new Map(infos.map((i) => [i.name, i]));
-  for (const v of want) {
-    const info = byName.get(v.name);
-    if (info) types.set(v, merge(types.get(v), info));
+  const seen: Types = new Map();
+  const paths = valuesByPath(model);
+  const want = [...paths].filter(([, v]) => v.producer && exposable(types.get(v)) && (feeds !== undefined || v.graph === model.graph));
+  const names = want.map(([path]) => path);
+  const open = (light: boolean) => {
+    const m = cloneModel(model);
+    if (light) dropWeights(m);
+    // Elements known here keep foreign types (bfloat16, 4 bit) off the runtime's border.
+    const copies = valuesByPath(m);
+    for (const [path, v] of want) {
+      const c = copies.get(path);
+      if (c && c.type === undefined) c.type = types.get(v);
+    }
+    return runtime.open(writeModel(exposeValues(m, names).model), { label: "the model with every value exposed" });
+  };
+  const session = feeds
+    ? await open(false)
+    : await firstOf(
+        () => open(true),
+        () => open(false),
+      );
+  try {
+    const infos = new Map(session.outputs.map((o) => [o.name, o]));
+    for (const [path, v] of want) {
+      const info = infos.get(path);
+      if (info && v.graph === model.graph) types.set(v, merge(types.get(v), info));
+    }
+    inferElems(model.graph, types);
+    if (feeds) await runOnce(session, feeds, new Map(want), types, seen);
+  } finally {
+    await session.release();
   }
-  inferElems(model.graph, types);
-  if (feeds) await runOnce(model, runtime, feeds, types);
-  return types;
+  return { types, seen };
+}
+
+/** Some operators want a constant where the light model has an input. */
+async function firstOf<T>(first: () => Promise<T>, second: () => Promise<T>): Promise<T> {
+  try {
+    return await first();
+  } catch (e) {
+    if (!(e instanceof QcError)) throw e;
+    return second();
+  }
 }
 
 const exposable = (t: ValueType | undefined): boolean =>
   t === undefined || (t.kind === "tensor" && (t.elem === undefined || DTYPES[t.elem].kind !== "complex"));
-
-/** Loads the model with `want` exposed; when the runtime refuses the model without its weights, with them. */
-async function outputsOf(model: Model, light: Model, want: readonly Value[], types: Types, runtime: Runtime): Promise<readonly IoInfo[]> {
-  const names = want.map((v) => v.name);
-  const open = async (m: Model) => {
-    // Elements known here keep foreign types (bfloat16, 4 bit) off the runtime's border.
-    for (const v of want) {
-      const c = m.graph.values.get(v.name);
-      const t = types.get(v);
-      if (c && c.type === undefined && t) c.type = t;
-    }
-    const session = await runtime.open(writeModel(exposeValues(m, names).model), { label: "the model with every value exposed" });
-    const { outputs } = session;
-    await session.release();
-    return outputs;
-  };
-  try {
-    return await open(light);
-  } catch (e) {
-    if (!(e instanceof QcError)) throw e;
-    return open(cloneModel(model));
-  }
-}
 
 function dropWeights(m: Model): void {
   const g = m.graph;
@@ -81,37 +96,18 @@ function merge(old: ValueType | undefined, info: IoInfo): ValueType {
   return { kind: "tensor", elem, shape };
 }
 
-/** One run with every value exposed; the shapes come back, the values stay beside the engine. */
-async function runOnce(model: Model, runtime: Runtime, feeds: Feeds, types: Types): Promise<void> {
-  const typed = cloneModel(model);
-  const copies = valuesByPath(typed);
-  const paths: string[] = [];
-  const byPath = new Map<string, Value>();
-  for (const [path, v] of valuesByPath(model)) {
-    if (!v.producer || !exposable(types.get(v))) continue;
-    byPath.set(path, v);
-    paths.push(path);
-    const c = copies.get(path);
-    if (c && c.type === undefined) c.type = types.get(v);
-  }
-  const { model: exposed } = exposeValues(typed, paths);
-  const session = await runtime.open(writeModel(exposed), { label: "the model with every value exposed" });
-  try {
-    const shapes = (await session.fold([feeds], { module: import.meta.url, name: "shapesFold", args: undefined })) as Record<
-      string,
-      readonly number[]
-    >;
-    for (const [path, v] of byPath) {
-      const dims = shapes[path];
-      if (dims === undefined) continue;
-      const t = types.get(v);
-      const elem = t?.kind === "tensor" ? t.elem : undefined;
-      const stacked = loopsAround(v.graph);
-      const absent = v.graph !== model.graph && dims.length === 1 && dims[0] === 0; // the other branch ran
-      if (!absent) types.set(v, { kind: "tensor", elem, shape: dims.slice(stacked) });
-    }
-  } finally {
-    await session.release();
+/** One run; the shapes come back, the values stay beside the engine. */
+async function runOnce(session: Session, feeds: Feeds, byPath: ReadonlyMap<string, Value>, types: Types, seen: Types): Promise<void> {
+  const spec = { module: import.meta.url, name: "shapesFold", args: undefined };
+  const shapes = (await session.fold([feeds], spec)) as Record<string, readonly number[]>;
+  for (const [path, v] of byPath) {
+    const dims = shapes[path];
+    if (dims === undefined) continue;
+    const t = types.get(v);
+    const loops = loopsAround(v.graph);
+    const inside = v.graph.parent !== undefined;
+    if (inside && dims.length === 1 && dims[0] === 0) continue; // the other branch ran
+    seen.set(v, { kind: "tensor", elem: t?.kind === "tensor" ? t.elem : undefined, shape: dims.slice(loops) });
   }
 }
 

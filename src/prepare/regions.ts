@@ -207,7 +207,7 @@ function unaryCone(v: Value, base: Value): Set<Node> | undefined {
     const y = stack.pop()!;
     if (y === base || scalarOf(y) !== undefined) continue;
     const p = y.producer;
-    if (!p || p.domain !== "" || p.graph !== v.graph || !(ARITHMETIC.has(p.op) || p.op in GATES)) return undefined;
+    if (p?.domain !== "" || p.graph !== v.graph || !(ARITHMETIC.has(p.op) || p.op in GATES)) return undefined;
     if (out.has(p)) continue;
     out.add(p);
     if (out.size > 12) return undefined;
@@ -242,7 +242,7 @@ function maskedScores(softmax: Node): Set<Node> | undefined {
   let v = softmax.inputs[0];
   for (let steps = 0; steps < 8; steps++) {
     const p: Node | undefined = v?.producer;
-    if (!p || p.domain !== "" || p.graph !== softmax.graph) break;
+    if (p?.domain !== "" || p.graph !== softmax.graph) break;
     if (p.op === "Add" || p.op === "Where" || p.op === "Sub") {
       const operands = p.inputs.slice(p.op === "Where" ? 1 : 0).filter((i) => i !== undefined);
       const scores = operands.find((i) => fromProduct(i));
