@@ -204,11 +204,15 @@ export class Graph {
     const attrs = new Map<string, Attr>();
     for (const [k, a] of Object.entries(spec.attrs ?? {})) attrs.set(k, attrOf(a));
     const hint = spec.name ?? spec.op;
-    const names = (spec.outputs ?? [undefined]).map((o) => o ?? this.freshName(`${hint}_out`));
+    const names: string[] = [];
     const seen = new Set<string>();
-    for (const o of names) {
+    for (const given of spec.outputs ?? [undefined]) {
+      let o = given ?? this.freshName(`${hint}_out`);
+      // Two outputs without names must not get the same one.
+      for (let k = 1; given === undefined && seen.has(o); k++) o = this.freshName(`${hint}_out${k}`);
       if (o !== "" && (this.values.has(o) || seen.has(o))) throw new Error(`internal: value "${o}" exists already`);
       seen.add(o);
+      names.push(o);
     }
     const node = new Node(this, spec.op, spec.domain ?? "", spec.name ?? "", attrs);
     node.origin = spec.origin;

@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { QcError } from "../diagnostics.ts";
 
@@ -29,7 +29,7 @@ export class OutputSet {
   write(path: string, chunks: Chunks): { rename(path: string): void } {
     const target = resolve(path);
     const temporary = temporaryOf(target);
-    attempt(path, () => mkdirSync(dirname(target), { recursive: true }));
+    attempt(path, () => makeFolder(dirname(target)));
     removeStale(target);
     const entry = { path: target, temporary };
     this.#pending.push(entry);
@@ -64,6 +64,19 @@ export class OutputSet {
   discard(): void {
     for (const { temporary } of this.#pending) rmSync(temporary, { force: true });
     this.#pending.length = 0;
+  }
+}
+
+/** Like mkdirSync with `recursive`, which in Node 20 never returns where a file system answers ENOENT (/proc). */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path);
+  } catch (e) {
+    const { code } = e as NodeJS.ErrnoException;
+    if (code === "EEXIST" && statSync(path).isDirectory()) return;
+    if (code !== "ENOENT" || dirname(path) === path || existsSync(dirname(path))) throw e;
+    makeFolder(dirname(path));
+    mkdirSync(path);
   }
 }
 

@@ -29,7 +29,7 @@ export function readModel(input: Uint8Array | ByteSource, options: ReadOptions =
   const size = isBytes ? input.byteLength : input.size;
   if (size > LIMITS.modelBytes)
     throw new QcError({ code: "io/limit", file: label, limit: "modelBytes", most: LIMITS.modelBytes, got: size, at: "the file" });
-  const bytes = isBytes ? input : input.read(0, input.size);
+  const bytes = plainArray(isBytes ? input : input.read(0, input.size));
   const other = sniff(bytes.subarray(0, 512));
   if (other !== undefined) throw new QcError({ code: "io/wrong-kind", file: label, want: "ONNX model", ...other });
   return parseModel(bytes, label, options.folder === undefined ? undefined : opener(options.folder));
@@ -54,6 +54,11 @@ export function writeChunks(model: Model): { readonly byteLength: number; readon
   return { byteLength: s.byteLength, chunks: { [Symbol.iterator]: () => s.chunks() } };
 }
 
+/** A Node Buffer is a Uint8Array whose `slice` does not copy: views of it would surprise. */
+function plainArray(b: Uint8Array): Uint8Array {
+  return b.constructor === Uint8Array ? b : new Uint8Array(b.buffer, b.byteOffset, b.byteLength);
+}
+
 function opener(folder: string): OpenExternal {
   const sources = new Map<string, ByteSource>();
   return (location) => {
@@ -66,6 +71,7 @@ function opener(folder: string): OpenExternal {
 /** One TensorProto alone in a file (`input_0.pb` of ONNX test data). */
 export function readTensorProto(bytes: Uint8Array, label = "tensor"): { readonly name: string; readonly data: TensorData } {
   const place = new Place(label);
+  bytes = plainArray(bytes);
   return readTensor(new Wire(bytes, 0, bytes.length, place), { place, open: undefined, external: [] });
 }
 

@@ -545,7 +545,7 @@ function valueAttr(w: Wire, kind: AttrKind["kind"], g: Graph, ctx: Context, unkn
         break;
       case "tensor":
       case "tensors":
-        tensors.push(readTensor(w.message(), ctx).data);
+        tensors.push(readTensor(w.message(), ctx, true).data);
         break;
       case "graph":
       case "graphs":
@@ -559,7 +559,7 @@ function valueAttr(w: Wire, kind: AttrKind["kind"], g: Graph, ctx: Context, unkn
       }
       case "sparse":
       case "sparses":
-        sparses.push(readSparse(w.message(), ctx).sparse);
+        sparses.push(readSparse(w.message(), ctx, true).sparse);
     }
   }
   const one = <T>(list: readonly T[]): T => {

@@ -88,7 +88,8 @@ export function countOf(w: Wire, shape: readonly (number | bigint)[]): number {
   return zero ? 0 : n;
 }
 
-export function readTensor(w: Wire, ctx: TensorContext): { readonly name: string; readonly data: TensorData } {
+/** `keepName`: the name is the tensor's own (attributes), not that of a value. */
+export function readTensor(w: Wire, ctx: TensorContext, keepName = false): { readonly name: string; readonly data: TensorData } {
   const dims: (number | bigint)[] = [];
   let code = 0;
   let name = "";
@@ -171,7 +172,7 @@ export function readTensor(w: Wire, ctx: TensorContext): { readonly name: string
     });
   const count = countOf(w, dims);
   const shape = dims as number[];
-  const extras = extrasOf(name, doc, metadata, unknown);
+  const extras = extrasOf(keepName ? name : "", doc, metadata, unknown);
   const byteLength = byteCount(dtype, count);
   if (!Number.isSafeInteger(byteLength)) throw w.bad(`shape [${shape.join(", ")}] has more than 2^53 bytes`);
   const make = (rest: Pick<TensorData, "bytes"> & Partial<TensorData>): TensorData => ({
@@ -389,14 +390,14 @@ export function checkOverlap(uses: readonly ExternalUse[]): void {
 }
 
 /** SparseTensorProto: values [NNZ], indices [NNZ] (linear) or [NNZ, rank]. */
-export function readSparse(w: Wire, ctx: TensorContext): { readonly name: string; readonly sparse: SparseTensor } {
+export function readSparse(w: Wire, ctx: TensorContext, keepName = false): { readonly name: string; readonly sparse: SparseTensor } {
   let values: ReturnType<typeof readTensor> | undefined;
   let indices: TensorData | undefined;
   const dims: (number | bigint)[] = [];
   const unknown: Uint8Array[] = [];
   while (w.next()) {
-    if (w.field === 1) values = readTensor(w.message(), ctx);
-    else if (w.field === 2) indices = readTensor(w.message(), ctx).data;
+    if (w.field === 1) values = readTensor(w.message(), ctx, keepName);
+    else if (w.field === 2) indices = readTensor(w.message(), ctx, true).data;
     else if (w.field === 3) w.ints(dims);
     else unknown.push(w.raw());
   }

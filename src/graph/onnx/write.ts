@@ -204,7 +204,7 @@ function writeFunction(s: Sink, f: FunctionDef, options: WriteOptions): void {
   writeOpsets(s, 9, f.opsets);
   if (f.domain !== "") s.text(10, f.domain);
   for (const [name, a] of f.attributeDefaults) s.message(11, () => writeAttr(s, name, a, options));
-  for (const v of g.values.values()) if (v.type !== undefined || v.doc !== undefined) s.message(12, () => writeInfo(s, v));
+  for (const v of g.values.values()) if (needsInfo(v) || v.type !== undefined) s.message(12, () => writeInfo(s, v));
   if (f.overload !== "") s.text(13, f.overload);
   writeEntries(s, 14, f.metadata);
   for (const u of f.unknown) s.raw(u);

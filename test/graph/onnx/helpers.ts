@@ -106,7 +106,7 @@ function plainAttr(a: Attr): unknown {
         return a.value.map(hex);
       case "type":
       case "types":
-        return JSON.stringify(a.value, (_, x: unknown) => (x instanceof Uint8Array ? hex(x) : x));
+        return JSON.parse(JSON.stringify(a.value, (_, x: unknown) => (x instanceof Uint8Array ? hex(x) : x)));
       default:
         return a.value;
     }
