@@ -9,6 +9,7 @@ import { castItem } from "./cast.ts";
 import type { InputConfig, SetConfig } from "./config.ts";
 import { describe, describeItem, type Fields, type Item, isFloat, type TensorItem, tensorItem } from "./item.ts";
 import type { Source } from "./sources/types.ts";
+import { nested } from "./sources/values.ts";
 import { type CompiledStep, compileSteps, StepError } from "./steps/index.ts";
 
 /** How one graph input gets its tensor from a record. */
@@ -71,13 +72,13 @@ export function bindInputs(
       if (t) state.set(info.name, { output: c.state, start: t });
     } else {
       const from = attempt(() => fieldsFor(set, source, info, c, infos, labels, report));
-      if (from) inputs.push({ info, from, steps: compileSteps(c.steps ?? []), finite: c.finite ?? true });
+      if (from) inputs.push({ info, from, steps: compileSteps(c.steps ?? [], folder), finite: c.finite ?? true });
     }
   }
   if (problems.length > 0) throw new QcError(problems.flatMap((p) => p.diagnostics));
   const used = new Set([...inputs.flatMap((b) => b.from), ...labels]);
-  if (config.inputs === undefined) {
-    const unused = [...source.fields.keys()].filter((f) => !used.has(f) && source.fields.get(f) !== undefined && source.main !== "image");
+  if (config.inputs === undefined && source.strict) {
+    const unused = [...source.fields.keys()].filter((f) => !used.has(f));
     if (unused.length > 0) report({ code: "data/unused-array", set, arrays: unused });
   }
   return { inputs, constants, state };
@@ -274,21 +275,6 @@ function constantOf(set: string, folder: string, info: IoInfo, value: unknown): 
 /** One number fills an input whose free dimensions are taken as 1. */
 function spread(item: TensorItem, info: IoInfo): readonly number[] | undefined {
   return elementCount(item.dims) === 1 ? info.dims.map((d) => (typeof d === "number" ? d : 1)) : undefined;
-}
-
-/** Nested lists of numbers (or booleans) → a tensor without stored width; undefined when they are ragged or hold anything else. */
-export function nested(value: unknown): TensorItem | undefined {
-  const dims: number[] = [];
-  for (let v = value; Array.isArray(v); v = v[0]) dims.push(v.length);
-  const flat: number[] = [];
-  const walk = (v: unknown, depth: number): boolean => {
-    if (Array.isArray(v)) return v.length === dims[depth] && v.every((x) => walk(x, depth + 1));
-    if (depth !== dims.length || !["number", "boolean", "bigint"].includes(typeof v)) return false;
-    flat.push(Number(v));
-    return true;
-  };
-  if (!walk(value, 0)) return undefined;
-  return { kind: "tensor", dtype: "float64", dims, data: Float64Array.from(flat), soft: true };
 }
 
 function startOf(set: string, info: IoInfo, c: InputConfig): Tensor {

@@ -34,7 +34,7 @@ export function openLabels(set: string, folder: string, source: Source, config: 
     throw new QcError({ code: "data/no-such-field", set, field: from ?? "labels", have, ...(near === undefined ? {} : { nearest: near }) });
   }
   const names = classNames(source, from, config.classes);
-  const steps = compileSteps(spec.steps ?? []);
+  const steps = compileSteps(spec.steps ?? [], folder);
   return {
     fields: [from],
     classes() {

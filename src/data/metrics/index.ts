@@ -4,13 +4,15 @@ import { Ajv } from "ajv";
 import { nearest } from "../../diagnostics/nearest.ts";
 import { QcError } from "../../diagnostics.ts";
 import type { Metric, Sample } from "../types.ts";
+import { BOXES } from "./boxes.ts";
 import { CLASSIFY } from "./classify.ts";
 import { COMPARE } from "./compare.ts";
 import { mean, meanInterval } from "./statistics.ts";
+import { TEXT } from "./text.ts";
 import { fail, type MetricContext, type MetricRow, type Outputs } from "./types.ts";
 
 /** Every metric that a set file can name. */
-export const METRICS: Readonly<Record<string, MetricRow>> = { ...CLASSIFY, ...COMPARE };
+export const METRICS: Readonly<Record<string, MetricRow>> = { ...CLASSIFY, ...BOXES, ...TEXT, ...COMPARE };
 
 export type MetricConfig = string | Readonly<Record<string, unknown>>;
 
@@ -63,7 +65,7 @@ export function needsLabels(config: MetricConfig): boolean {
   return !isModule(name) && METRICS[name]?.unlabelled !== true;
 }
 
-interface ScoreModule {
+export interface ScoreModule {
   readonly metric?: Metric | ((options: unknown) => Metric | Promise<Metric>);
   readonly score?: (outputs: Outputs, sample: Sample) => number | boolean | undefined;
   readonly name?: string;

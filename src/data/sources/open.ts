@@ -56,8 +56,31 @@ async function openOne(name: string, c: OpenContext): Promise<Source> {
 async function openByExtension(path: string, c: OpenContext): Promise<Source | undefined> {
   const file: FileEntry = { path, name: basename(path), sizeBytes: statSync(path).size };
   const extension = path.slice(path.lastIndexOf(".") + 1).toLowerCase();
+  const { text } = c.config;
+  if (["jsonl", "ndjson", "csv", "parquet"].includes(extension)) {
+    const { openParquet, openTable } = await import("./table.ts");
+    const table = await (extension === "parquet" ? openParquet(path) : openTable(path));
+    if (text === undefined) return table;
+    const { textSource } = await import("./text.ts");
+    return textSource(table, path, c.folder, text);
+  }
+  if (extension === "txt") {
+    if (text === undefined) throw new QcError({ code: "data/needs-set-file", set: path, kind: "text" });
+    const { textSource } = await import("./text.ts");
+    return textSource(undefined, path, c.folder, text);
+  }
+  if (["mjs", "js", "cjs"].includes(extension)) {
+    const { openModule } = await import("./module.ts");
+    return openModule(path);
+  }
+  if (extension === "wav") return openAudio(path, [file], c);
   if (IMAGE_FILES.includes(extension)) return imageSource(path, [file]);
   return undefined;
+}
+
+async function openAudio(label: string, files: readonly FileEntry[], c: OpenContext): Promise<Source> {
+  const { audioSource } = await import("./audio.ts");
+  return audioSource(label, files, c.config.audio ?? {});
 }
 
 async function openFolder(name: string, path: string, c: OpenContext): Promise<Source> {
@@ -78,6 +101,8 @@ async function openFiles(name: string, root: string, files: readonly FileEntry[]
     );
   const pictures = has(IMAGE_FILES);
   if (pictures.length > 0) return imageSource(name, pictures);
+  const waves = has(["wav"]);
+  if (waves.length > 0) return openAudio(name, waves, c);
   if (files.length === 0) throw new QcError({ code: "data/no-samples", set: name });
   const kinds = [...new Set(files.map(extensionOf))].slice(0, 5).join(", ");
   throw new QcError({ code: "data/unknown-form", set: name, why: `it holds files of these kinds only: ${kinds}` });

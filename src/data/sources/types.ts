@@ -20,6 +20,8 @@ export interface Source {
   scalars?(field: string): readonly (number | string)[] | undefined;
   readonly roles?: readonly (Role | undefined)[] | undefined;
   readonly sequences?: readonly number[] | undefined;
+  /** A field that nothing takes is worth a warning: it may be an input under another name. */
+  readonly strict?: boolean;
   /** Labels and metric that a loader module brings along. */
   labelOf?(index: number): Label | undefined;
   classes?(): readonly (number | undefined)[] | undefined;

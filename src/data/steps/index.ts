@@ -1,11 +1,12 @@
 import { IMAGE } from "./image.ts";
 import { NUMERIC } from "./numeric.ts";
+import { OPEN } from "./open.ts";
 import type { Run, StepRow } from "./types.ts";
 
 export { type Run, StepError } from "./types.ts";
 
 /** Every preprocessing step of a set file, by name. */
-export const STEPS: Readonly<Record<string, StepRow>> = { ...IMAGE, ...NUMERIC };
+export const STEPS: Readonly<Record<string, StepRow>> = { open: OPEN, ...IMAGE, ...NUMERIC };
 
 /** As it stands in the file: `{ divide: 255 }`, or a bare name for a step without arguments. */
 export type StepConfig = string | Readonly<Record<string, unknown>>;
@@ -23,6 +24,6 @@ export function argOf(step: StepConfig): unknown {
 }
 
 /** Steps whose names and arguments have been checked against `STEPS`. */
-export function compileSteps(steps: readonly StepConfig[]): CompiledStep[] {
-  return steps.map((s) => ({ name: nameOf(s), run: STEPS[nameOf(s)]!.make(argOf(s) as never) }));
+export function compileSteps(steps: readonly StepConfig[], folder: string): CompiledStep[] {
+  return steps.map((s) => ({ name: nameOf(s), run: STEPS[nameOf(s)]!.make(argOf(s) as never, folder) }));
 }

@@ -6,7 +6,8 @@ export type Run = (item: Item) => Item | Promise<Item>;
 export interface StepRow {
   readonly schema: Readonly<Record<string, unknown>>;
   readonly help: string;
-  make(arg: never): Run;
+  /** `folder`: of the set file. */
+  make(arg: never, folder: string): Run;
 }
 
 /** A step that cannot be done; the caller adds sample and step. */
