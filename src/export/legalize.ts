@@ -8,7 +8,32 @@ import { unpackCodes } from "../quant/pack.ts";
 
 /** Rewrites that the target's kernels need and that change no result. */
 export function legalize(model: Model, target: Target): void {
-  if (target.placement === "fused-regions") dropAbsorbedClamps(model, target);
+  if (target.placement !== "fused-regions") return;
+  dropAbsorbedClamps(model, target);
+  keepPoolsFloat(model);
+}
+
+/**
+ * onnxruntime turns DQ -> AveragePool -> Q into QLinearAveragePool, measured 33 times slower than the float kernel. A Max of one operand
+ * (the identity, which no optimizer removes) between the pool and its Q keeps the pool as it is.
+ */
+export function keepPoolsFloat(model: Model): void {
+  const { graph } = model;
+  for (const pool of [...graph.nodes]) {
+    if (pool.op !== "AveragePool" || pool.domain !== "" || pool.inputs[0]?.producer?.op !== "DequantizeLinear") continue;
+    const out = pool.outputs[0]!;
+    if (out.isOutput || out.uses.length !== 1 || out.uses[0]!.node.op !== "QuantizeLinear") continue;
+    const use = out.uses[0]!;
+    const guard = graph.insertAfter(pool, {
+      op: "Max",
+      name: graph.freshName(`${pool.name}_float`),
+      inputs: [out],
+      outputs: [graph.freshName(`${out.name}_float`)],
+      origin: { rule: "keep-pools-float", from: [pool.name] },
+    });
+    graph.setType(guard.outputs[0]!, out.type);
+    graph.replaceUse(use.node, use.input, guard.outputs[0]!);
+  }
 }
 
 /**

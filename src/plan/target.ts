@@ -26,6 +26,15 @@ export interface WeightRow {
   readonly withActivation: boolean;
 }
 
+/** Where the quantized kernel loses against the float one, as measured. */
+export interface SlowForm {
+  /** Products with fewer input channels a group (groups of one input channel aside). */
+  readonly inputChannelsBelow?: number;
+  /** Groups of one input channel, their number no multiple of this, behind a float value: staying float saves a conversion. */
+  readonly depthwiseMultipleOf?: number;
+  readonly source: string;
+}
+
 /** What a target does at some operators. Every claim has a source: a documentation page, a kernel file, an issue, or an experiment. */
 export interface TargetRow {
   readonly ops: readonly string[];
@@ -46,6 +55,7 @@ export interface TargetRow {
    */
   readonly output: "none" | "own" | "wanted" | "same" | "absorbed";
   readonly weight: readonly WeightRow[];
+  readonly slow?: SlowForm;
   readonly source: string;
 }
 

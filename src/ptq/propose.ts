@@ -57,6 +57,11 @@ export function proposeSites(input: ProposeInput): Proposal {
       }
       const both =
         recipe.activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
+      const slow = both && recipe.activations === "static" ? slowForm(ctx, node, weight, compute) : undefined;
+      if (slow) {
+        ctx.skip(node, "target-slow", slow);
+        continue;
+      }
       if (both && recipe.activations === "static" && ctx.activationRow(node)) {
         compute.push({ node, facts, weight });
         weightUses.push({ node, weight, row: both });
@@ -95,6 +100,28 @@ export function proposeSites(input: ProposeInput): Proposal {
     values: [...new Set(activations.filter((a) => !a.dynamic).map((a) => a.path))],
     quantized: new Set([...placed.nodes, ...dynamic.map((d) => d.node)].map((n) => ctx.nodePath(n))),
   };
+}
+
+/** Why the target's quantized kernel would be slower than its float one here; undefined when it is not. Nodes come in execution order. */
+function slowForm(ctx: Context, node: Node, weight: ComputeNode["weight"], sofar: readonly ComputeNode[]): string | undefined {
+  const slow = ctx.activationRow(node)?.slow;
+  if (!slow || weight.input !== 1) return undefined;
+  const shape = weight.constant.shape;
+  const perGroup = shape[1]!;
+  if (weight.groups === 1 && slow.inputChannelsBelow !== undefined && perGroup < slow.inputChannelsBelow)
+    return `${perGroup} input channels: its 8-bit kernel is slower than the float one`;
+  if (weight.groups === 1 || perGroup !== 1 || slow.depthwiseMultipleOf === undefined || shape[0]! % slow.depthwiseMultipleOf === 0)
+    return undefined;
+  const members = new Set(sofar.map((c) => c.node));
+  let v = node.inputs[0];
+  while (v?.producer && ctx.facts.get(v.producer)?.trait !== "compute") {
+    const data = ctx.facts.get(v.producer)?.data ?? [];
+    if (data.length !== 1) return undefined;
+    v = v.producer.inputs[data[0]!];
+  }
+  return v?.producer && !members.has(v.producer)
+    ? `${shape[0]} channels, depthwise, behind a float node: its 8-bit kernel is slower than the float one`
+    : undefined;
 }
 
 function addWeightOnly(ctx: Context, out: WeightUse[], node: Node, weights: readonly ComputeNode["weight"][]): void {

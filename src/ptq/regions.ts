@@ -1,6 +1,7 @@
 import type { Node, Use, Value } from "../graph/ir.ts";
 import type { OpFacts } from "../graph/ops/index.ts";
 import type { TargetRow } from "../plan/target.ts";
+import { elementCount } from "../quant/dtype.ts";
 import type { Context } from "./context.ts";
 import type { ComputeNode } from "./proposal.ts";
 import type { Placed } from "./propose.ts";
@@ -94,8 +95,19 @@ class Regions {
       if (data.length !== 1 || !this.#ctx.isFloat32(data[0]!)) continue;
       const outputs = facts.outputs.map((i) => node.outputs[i]!);
       const wanted = outputs.every((o) => !o.isOutput && o.uses.length > 0 && o.uses.every((u) => this.#reads(u)));
-      if (wanted) this.#members.add(node);
+      // In front of a node that shrinks its input (a pool, a slice), the Q would meet more elements than behind it.
+      if (wanted && !this.#shrinks(data[0]!, outputs)) this.#members.add(node);
     }
+  }
+
+  #shrinks(input: Value, outputs: readonly Value[]): boolean {
+    const sizes = [input, ...outputs].map((v) => {
+      const t = this.#ctx.type(v);
+      const shape = t?.kind === "tensor" ? t.shape : undefined;
+      return shape?.every((d) => typeof d === "number") ? elementCount(shape as readonly number[]) : undefined;
+    });
+    if (sizes.some((s) => s === undefined)) return false;
+    return (sizes.slice(1) as number[]).reduce((a, b) => a + b, 0) < sizes[0]!;
   }
 
   #reads(u: Use): boolean {
