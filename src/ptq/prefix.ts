@@ -59,9 +59,19 @@ export class Prefix {
     const frontier = cut > this.#cut ? streams.frontier(cut, relevant) : [];
     const carried = frontier.filter((w) => this.#given.has(streams.key(w.stream, w.value)));
     const fresh = frontier.filter((w) => !carried.includes(w));
-    const segment = streams.segment([...wants, ...fresh], this.#given);
-    const session = await runtime.open(segment.bytes, { label: "segment" });
-    const given = new Map(fresh.map((w, i) => [streams.key(w.stream, w.value), session.outputs[wants.length + i]!.dtype] as const));
+    // What is wanted as it is, and kept too, leaves the engine once; what was kept before does not leave it at all.
+    const keyOf = (w: Want) => (w.at ? undefined : streams.key(w.stream, w.value));
+    const asked = new Map<string, Want>();
+    wants.forEach((w, i) => {
+      const key = keyOf(w) ?? `at/${i}`;
+      if (!this.#given.has(key)) asked.set(key, w);
+    });
+    for (const w of fresh) asked.set(keyOf(w)!, asked.get(keyOf(w)!) ?? w);
+    const names = [...asked.keys()];
+    const segment = streams.segment([...asked.values()], this.#given);
+    const session = names.length > 0 ? await runtime.open(segment.bytes, { label: "segment" }) : undefined;
+    const dtypes = new Map((session?.outputs ?? []).map((x) => [x.name, x.dtype]));
+    const given = new Map(fresh.map((w) => [keyOf(w)!, dtypes.get(segment.outputs[names.indexOf(keyOf(w)!)]!)!] as const));
     for (const w of carried) {
       const key = streams.key(w.stream, w.value);
       given.set(key, this.#given.get(key)!);
@@ -81,9 +91,7 @@ export class Prefix {
             const key = streams.key(w.stream, w.value);
             kept[key] = f.feeds[key]!;
           }
-          fresh.forEach((w, i) => {
-            kept[streams.key(w.stream, w.value)] = out[segment.outputs[wants.length + i]!]!;
-          });
+          for (const w of fresh) kept[keyOf(w)!] = out[segment.outputs[names.indexOf(keyOf(w)!)]!]!;
           if (f.n === 0) {
             let bytes = 0;
             for (const t of Object.values(kept)) bytes += bytesOf(t);
@@ -96,7 +104,10 @@ export class Prefix {
         }
         await each(
           f.n,
-          wants.map((_, i) => out[segment.outputs[i]!]!),
+          wants.map((w, i) => {
+            const at = names.indexOf(keyOf(w) ?? `at/${i}`);
+            return at < 0 ? f.feeds[keyOf(w)!]! : out[segment.outputs[at]!]!;
+          }),
         );
       };
       for (let n = 0; n < indices.length; n++) {
@@ -104,12 +115,12 @@ export class Prefix {
         const all = await feedsOf(n);
         const feeds: Kept = {};
         for (const name of segment.inputs) feeds[name] = all[name]!;
-        flight.push({ n, feeds: all, result: session.run(feeds) });
+        flight.push({ n, feeds: all, result: session?.run(feeds) ?? Promise.resolve({}) });
         if (flight.length > AHEAD) await settle();
       }
       while (flight.length > 0) await settle();
     } finally {
-      await session.release();
+      await session?.release();
     }
     if (keep) {
       this.#kept = next;

@@ -2,6 +2,9 @@ import type { Node, Value } from "../graph/ir.ts";
 import { floats } from "../graph/tensor.ts";
 import { capturedBy } from "../graph/walk.ts";
 import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
+import type { Site } from "../plan/types.ts";
+import { ROUND_MAGIC } from "../quant/affine.ts";
+import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
 import { type Gram, GramCollector, GramEngine } from "./gram.ts";
 import { boundsOf, type Layer, rowsOf } from "./layers.ts";
 import { dependants, Prefix } from "./prefix.ts";
@@ -112,6 +115,7 @@ class Reader {
   readonly #key: string;
   readonly #collector: GramCollector;
   readonly #perSample: number;
+  readonly #rounding: Rounding | undefined;
   readonly #seed: number;
   #positions = new Int32Array(0);
   #placed: Placed | undefined;
@@ -122,10 +126,14 @@ class Reader {
     this.#layer = layer;
     this.#streams = streams;
     this.#key = readKey(layer, streams);
+    const site = streams.siteAt(layer.input, layer.node, layer.inputIndex);
+    const plain = streams.insertionAt(layer.input, layer.node, layer.inputIndex) === undefined;
+    // A static Q/DQ is done here, on the gathered elements alone: the whole tensor crosses the threads once, as part of the frontier.
+    this.#rounding = plain && site?.kind === "static" ? roundingOf(site, streams) : undefined;
     const at = { node: layer.node, input: layer.inputIndex };
     this.wants = [
       { stream: "float", value: layer.input },
-      { stream: "quant", value: layer.input, at },
+      { stream: "quant", value: layer.input, ...((site || !plain) && !this.#rounding && { at }) },
     ];
     this.#collector = new GramCollector(layer.groups, layer.k, engine);
     this.#perSample = Math.max(1, Math.ceil((o.positions ?? positionsWanted)(layer.k) / o.indices.length));
@@ -153,8 +161,10 @@ class Reader {
         [xHat, c.b],
       ] as const) {
         const data = t.data as Float32Array;
+        const start = c.filled * k;
         if (window) unfold(data, this.#placed!, p, n, c.shift, into, c.filled);
         else pickRows(data, k, columns, p, n, c.shift[0]!, into[0]!, c.filled);
+        if (into === c.b && this.#rounding) into.forEach((b, g) => roundRows(b, start, start + n * k, k, this.#rounding!, c.shift[g]!));
       }
     };
     if (!this.#primed) {
@@ -180,6 +190,37 @@ class Reader {
     await this.#collector.flush();
     return this.#collector.finish(centred);
   }
+}
+
+/** A per-tensor Q/DQ. */
+interface Rounding {
+  readonly scale: number;
+  readonly zero: number;
+  readonly lo: number;
+  readonly hi: number;
+}
+
+function roundingOf(site: Extract<Site, { kind: "static" }>, streams: Streams): Rounding | undefined {
+  const { dtype, granularity } = site.scheme;
+  if (!isIntDType(dtype) || granularity.kind !== "tensor") return undefined;
+  // Q saturates at the bounds of the storage type.
+  const { min, max } = INT_DTYPES[dtype];
+  return { scale: Math.fround(streams.numbers(site.scale)[0]!), zero: streams.numbers(site.zeroPoint)[0]!, lo: min, hi: max };
+}
+
+/** Quantizes and dequantizes rows that are stored minus `shift` [k]. */
+function roundRows(x: Float32Array, from: number, to: number, k: number, r: Rounding, shift: Float32Array): void {
+  const { scale, zero } = r;
+  const lo = r.lo - zero;
+  const hi = r.hi - zero;
+  for (let p = from; p < to; p += k)
+    for (let i = 0; i < k; i++) {
+      const m = shift[i]!;
+      let q = Math.fround(Math.fround(x[p + i]! + m) / scale) + ROUND_MAGIC - ROUND_MAGIC;
+      if (q < lo) q = lo;
+      else if (q > hi) q = hi;
+      x[p + i] = q * scale - m;
+    }
 }
 
 function readKey(l: Layer, streams: Streams): string {

@@ -90,8 +90,9 @@ export function descend(row: RowState, h: Float64Array, sweeps = 50): void {
 }
 
 /**
- * Moves of two codes at once, each by one step, where no single move helps: changing i by δ costs b = 2δ g_i + δ² H_ii ≥ 0, and then j gains
- * 2 s_j |g_j + δ H_ij| − s_j² H_jj. Takes the best partner j of every (i, δ) that pays. Returns whether anything moved.
+ * Moves of two codes at once, each by one step, where no single move helps: changing i by δ (towards its gradient) costs
+ * b = 2δ g_i + δ² H_ii ≥ 0, and then j gains 2 s_j |g_j + δ H_ij| − s_j² H_jj. Takes the best partner j of every i that pays. Returns
+ * whether anything moved.
  */
 export function descendPairs(row: RowState, h: Float64Array, diag: Float64Array): boolean {
   const { k, block, lo, hi, c, s, g, twice, square } = row;
@@ -103,36 +104,35 @@ export function descendPairs(row: RowState, h: Float64Array, diag: Float64Array)
   let any = false;
   for (let i = 0; i < k; i++) {
     const bi = (i / block) | 0;
-    for (let sign = -1; sign <= 1; sign += 2) {
-      const q = c[i]! + sign;
-      if (q < lo[bi]! || q > hi[bi]!) continue;
-      const d = sign * s[bi]!;
-      const at = i * k;
-      const cost = 2 * d * g[i]! + d * d * diag[i]!;
-      let best = cost + 1e-12 * row.loss;
-      let partner = -1;
-      for (let j = 0; j < k; j++) {
-        const t = g[j]! + d * h[at + j]!;
-        const gain = twice[j]! * (t < 0 ? -t : t) - square[j]!;
-        if (gain > best && j !== i) {
-          const b = (j / block) | 0;
-          const qj = t < 0 ? c[j]! + 1 : c[j]! - 1;
-          if (qj < lo[b]! || qj > hi[b]!) continue;
-          best = gain;
-          partner = j;
-        }
+    const sign = g[i]! < 0 ? 1 : -1;
+    const q = c[i]! + sign;
+    if (q < lo[bi]! || q > hi[bi]!) continue;
+    const d = sign * s[bi]!;
+    const at = i * k;
+    const cost = 2 * d * g[i]! + d * d * diag[i]!;
+    let best = cost + 1e-12 * row.loss;
+    let partner = -1;
+    for (let j = 0; j < k; j++) {
+      const t = g[j]! + d * h[at + j]!;
+      const gain = twice[j]! * (t < 0 ? -t : t) - square[j]!;
+      if (gain > best && j !== i) {
+        const b = (j / block) | 0;
+        const qj = t < 0 ? c[j]! + 1 : c[j]! - 1;
+        if (qj < lo[b]! || qj > hi[b]!) continue;
+        best = gain;
+        partner = j;
       }
-      if (partner < 0) continue;
-      const t = g[partner]! + d * h[at + partner]!;
-      const step = t < 0 ? 1 : -1;
-      const dj = step * s[(partner / block) | 0]!;
-      c[i] = q;
-      c[partner]! += step;
-      addScaled(g, h, at, k, d);
-      addScaled(g, h, partner * k, k, dj);
-      row.loss -= best - cost;
-      any = true;
     }
+    if (partner < 0) continue;
+    const t = g[partner]! + d * h[at + partner]!;
+    const step = t < 0 ? 1 : -1;
+    const dj = step * s[(partner / block) | 0]!;
+    c[i] = q;
+    c[partner]! += step;
+    addScaled(g, h, at, k, d);
+    addScaled(g, h, partner * k, k, dj);
+    row.loss -= best - cost;
+    any = true;
   }
   return any;
 }

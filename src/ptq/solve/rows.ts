@@ -17,7 +17,7 @@ export interface SolveEffort {
   /** Survivors in the beam; 0: no beam. */
   readonly beam: number;
 }
-export const SOLVE_DEFAULT: SolveEffort = { coarse: 12, fine: 2, keep: 3, deep: 1, beam: 8 };
+export const SOLVE_DEFAULT: SolveEffort = { coarse: 8, fine: 4, keep: 2, deep: 1, beam: 6 };
 export const SOLVE_BEST: SolveEffort = { coarse: 24, fine: 4, keep: 5, deep: 3, beam: 16 };
 
 /** Rows that share one quadratic form: a layer, or one group of a grouped convolution. */
@@ -142,7 +142,7 @@ function deepen(state: RowState, form: Form, w: Float64Array, at: number, beam: 
     polish(spare, form, hc);
     if (spare.loss < state.loss) copyState(spare, state);
   }
-  for (let n = 0; n < 6 && descendPairs(state, form.h, form.diag); n++) polish(state, form, hc);
+  for (let n = 0; n < 3 && descendPairs(state, form.h, form.diag); n++) polish(state, form, hc);
 }
 
 /** Codes and scales in turn, until neither moves (at most four rounds, as measured: later ones give nothing). */
