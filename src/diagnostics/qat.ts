@@ -1,4 +1,4 @@
-import { error, list, type Section } from "./format.ts";
+import { error, info, list, plural, type Section, warning } from "./format.ts";
 
 export const QAT = {
   "qat/no-path": (f: { readonly nodes: readonly string[] }) =>
@@ -6,10 +6,39 @@ export const QAT = {
       `No gradient reaches a weight: the way is blocked at ${list(f.nodes)}`,
       "See docs/ops.md for the operators that are differentiated.",
     ),
-  "qat/diverged": (f: { readonly step: number }) =>
+  "qat/diverged": (f: { readonly step: number; readonly kept?: number }) =>
+    warning(
+      `The training loss is not a number from step ${f.step} on; training stopped`,
+      `The best checkpoint before it is kept${f.kept === undefined ? "" : ` (step ${f.kept})`}. Lower the learning rate, or bound the gradient norm.`,
+    ),
+  "qat/no-data": (f: { readonly set: string }) =>
+    error(`"${f.set}" has no samples to train on`, "Training uses the calibrate role: give it samples in the set's split."),
+  "qat/few-samples": (f: { readonly set: string; readonly samples: number; readonly wish: number }) =>
+    warning(
+      `"${f.set}" has ${plural(f.samples, "sample")} to train on: fewer than ${f.wish} are soon learned by heart`,
+      "Add samples without labels; what is kept is the best on the select samples, the start included.",
+    ),
+  "qat/batch-of-one": (f: { readonly batch: number; readonly why: string }) =>
+    info(
+      `The graph does not run with a batch of ${f.batch} (${f.why}): it is trained one sample at a time`,
+      "Export the model with a dynamic batch axis to train faster.",
+    ),
+  "qat/nothing-to-train": (f: { readonly recipe: string }) =>
+    error(`The plan (recipe ${f.recipe}) has no site that training could move`, "Train a plan with integer weights or static activations."),
+  "qat/frozen": (f: { readonly params: readonly string[]; readonly blocked: readonly string[] }) =>
+    warning(
+      `${plural(f.params.length, "tensor")} cannot be trained, no gradient reaches them: ${list(f.params)}`,
+      f.blocked.length > 0 ? `The way is blocked at ${list(f.blocked)}.` : "They do not influence the compared outputs.",
+    ),
+  "qat/no-logits": (f: { readonly set: string }) =>
     error(
-      `The training loss is not a number from step ${f.step} on`,
-      "The best checkpoint before it is kept. Lower the learning rate, or bound the gradient norm.",
+      `"${f.set}" has labels, but the model has no output of class scores [N, classes]`,
+      "Train without labels: the float graph teaches.",
+    ),
+  "qat/label-range": (f: { readonly set: string; readonly classes: number; readonly samples: readonly string[] }) =>
+    error(
+      `${plural(f.samples.length, "sample")} of "${f.set}" have no label in 0…${f.classes - 1}: ${list(f.samples)}`,
+      "Labels are class numbers from 0. Correct the set, or train without labels.",
     ),
   "qat/unlike-samples": (f: {
     readonly input: string;
