@@ -1,6 +1,7 @@
 import type { TensorData } from "../graph/tensor.ts";
 import { isIntDType } from "../quant/dtype.ts";
 import { unpackCodes } from "../quant/pack.ts";
+import type { Numbers, PlanBundle } from "./types.ts";
 
 /** The elements of a float32 or integer tensor of a plan. */
 export function readTensorNumbers(
@@ -19,4 +20,15 @@ export function readTensorNumbers(
     t.dtype,
     t.shape.reduce((x, y) => x * y, 1),
   );
+}
+
+/** The numbers of a plan as an array: written out in the document, or a tensor of the bundle. */
+export function readNumbers(bundle: PlanBundle, n: Numbers): Float64Array {
+  if (!("tensor" in n)) return Float64Array.from(n);
+  return Float64Array.from(readTensorNumbers(bundle.tensors.get(n.tensor)!));
+}
+
+/** The same, one for each channel or block. */
+export function spread(x: Float64Array, count: number): Float64Array {
+  return x.length === 1 && count !== 1 ? new Float64Array(count).fill(x[0]!) : x;
 }

@@ -1,7 +1,8 @@
 import type { Model, Use, Value } from "../../graph/ir.ts";
+import type { Resolver } from "../../plan/resolve.ts";
+import { readNumbers } from "../../plan/tensors.ts";
 import type { PlanBundle, Site } from "../../plan/types.ts";
-import { axisAttrs, behind, paramConstants, quantizePair, readNumbers } from "./emit.ts";
-import type { Resolver } from "./resolve.ts";
+import { axisAttrs, behind, paramConstants, quantizePair } from "./emit.ts";
 
 /**
  * Q and DQ on the values of the static sites. Sites on one value with equal parameters share their nodes. `all` takes the graph output too:

@@ -1,25 +1,14 @@
 import type { Graph, Node, Value } from "../../graph/ir.ts";
 import { floats, type TensorData, tensorFromBytes } from "../../graph/tensor.ts";
 import { tensorType } from "../../graph/types.ts";
-import { readTensorNumbers } from "../../plan/tensors.ts";
-import type { Numbers, PlanBundle, Scheme } from "../../plan/types.ts";
+import { spread } from "../../plan/tensors.ts";
+import type { Scheme } from "../../plan/types.ts";
 import { type IntDType, isIntDType } from "../../quant/dtype.ts";
 import { paramCount } from "../../quant/encode.ts";
 import { qparamShape } from "../../quant/granularity.ts";
 import { packCodes } from "../../quant/pack.ts";
 
 export const RULE = "lower";
-
-/** The numbers of a plan as an array: written out in the document, or a tensor of the bundle. */
-export function readNumbers(bundle: PlanBundle, n: Numbers): Float64Array {
-  if (!("tensor" in n)) return Float64Array.from(n);
-  return Float64Array.from(readTensorNumbers(bundle.tensors.get(n.tensor)!));
-}
-
-/** The same, one for each channel or block. */
-export function spread(x: Float64Array, count: number): Float64Array {
-  return x.length === 1 && count !== 1 ? new Float64Array(count).fill(x[0]!) : x;
-}
 
 /** Scale and zero point of a site as constants next to `anchor`: a scalar, a vector, or one for each block. */
 export function paramConstants(

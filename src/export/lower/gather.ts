@@ -1,9 +1,10 @@
 import { intAttr } from "../../graph/attr.ts";
 import type { Node, Use, Value } from "../../graph/ir.ts";
 import { int64s } from "../../graph/tensor.ts";
+import type { Coded } from "../../plan/codes.ts";
 import { DTYPES } from "../../quant/dtype.ts";
 import { RULE } from "./emit.ts";
-import type { Coded, Constants } from "./weights.ts";
+import type { Constants } from "./weights.ts";
 
 /**
  * A table [V, D…] looked up as codes: y = (Gather(codes, i) - z) * Gather(scale, i), so that V rows are never dequantized for a few of them.

@@ -4,12 +4,12 @@ import { cloneModel } from "../../graph/clone.ts";
 import { type Model, opsetOf } from "../../graph/ir.ts";
 import { allNodes } from "../../graph/walk.ts";
 import { checkPlanAgainst } from "../../plan/check.ts";
+import { Resolver } from "../../plan/resolve.ts";
 import { printTarget, type Target } from "../../plan/target.ts";
 import type { PlanBundle } from "../../plan/types.ts";
 import { legalize } from "../legalize.ts";
 import { lowerActivations } from "./activations.ts";
 import { insertMultipliers, replaceConstants } from "./replace.ts";
-import { Resolver } from "./resolve.ts";
 import { sweep } from "./sweep.ts";
 import { lowerWeights } from "./weights.ts";
 

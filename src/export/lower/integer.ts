@@ -2,10 +2,11 @@ import { floatAttr, intAttr } from "../../graph/attr.ts";
 import { transpose } from "../../graph/constant.ts";
 import type { Graph, Node, Use, Value } from "../../graph/ir.ts";
 import { floats } from "../../graph/tensor.ts";
+import type { Coded } from "../../plan/codes.ts";
+import { spread } from "../../plan/tensors.ts";
 import { DTYPES, isIntDType } from "../../quant/dtype.ts";
-import { behind, codesTensor, RULE, spread } from "./emit.ts";
+import { behind, codesTensor, RULE } from "./emit.ts";
 import { replaceOutput } from "./gather.ts";
-import type { Coded } from "./weights.ts";
 
 /** What DynamicQuantizeLinear made of a value: codes, scale, zero point. Readers of one value share it. */
 const SUFFIX = "_DynamicQuantizeLinear";

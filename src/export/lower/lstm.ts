@@ -1,9 +1,10 @@
 import { transpose } from "../../graph/constant.ts";
 import type { Node, Use, Value } from "../../graph/ir.ts";
 import { floats } from "../../graph/tensor.ts";
+import type { Coded } from "../../plan/codes.ts";
+import { spread } from "../../plan/tensors.ts";
 import { isIntDType } from "../../quant/dtype.ts";
-import { codesTensor, RULE, spread } from "./emit.ts";
-import type { Coded } from "./weights.ts";
+import { codesTensor, RULE } from "./emit.ts";
 
 /** Inputs of DynamicQuantizeLSTM behind the eight of LSTM: W_scale, W_zero_point, R_scale, R_zero_point (onnxruntime ContribOperators.md). */
 const LSTM_INPUTS = 8;

@@ -1,6 +1,6 @@
+import type { Resolver } from "../../plan/resolve.ts";
 import type { PlanBundle } from "../../plan/types.ts";
 import { behind, RULE } from "./emit.ts";
-import type { Resolver } from "./resolve.ts";
 
 /** Constants with a new content: bias correction, equalization, learned weights. */
 export function replaceConstants(bundle: PlanBundle, resolve: Resolver): void {

@@ -1,25 +1,13 @@
-import { constantOf } from "../../graph/constant.ts";
 import type { Graph, Node, Use, Value } from "../../graph/ir.ts";
 import { tensorType } from "../../graph/types.ts";
+import { type Coded, codesOf } from "../../plan/codes.ts";
+import type { Resolver } from "../../plan/resolve.ts";
 import type { PlanBundle } from "../../plan/types.ts";
 import { isIntDType } from "../../quant/dtype.ts";
-import { encode } from "../../quant/encode.ts";
-import { unpackCodes } from "../../quant/pack.ts";
-import { axisAttrs, codesTensor, paramConstants, RULE, readNumbers } from "./emit.ts";
+import { axisAttrs, codesTensor, paramConstants, RULE } from "./emit.ts";
 import { lowerGatherCodes } from "./gather.ts";
 import { lowerMatMulInteger } from "./integer.ts";
 import { lowerDynamicLstm } from "./lstm.ts";
-import type { Resolver, WeightPlanSite } from "./resolve.ts";
-
-/** A weight as codes: what every form starts from. `codes` flat and row-major in `shape`. */
-export interface Coded {
-  readonly site: WeightPlanSite;
-  readonly value: Value;
-  readonly shape: readonly number[];
-  readonly codes: Int32Array;
-  readonly scale: Float64Array;
-  readonly zeroPoint: Float64Array;
-}
 
 /** Constants shared by the sites of one value with equal codes and parameters (an embedding and the output projection). */
 export class Constants {
@@ -76,30 +64,6 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
     }
   }
   lowerDynamicLstm(lstm);
-}
-
-/** The codes of a site: those of the plan, else round-to-nearest of the constant. */
-export function codesOf(bundle: PlanBundle, site: WeightPlanSite, value: Value): Coded {
-  const view = constantOf(value);
-  if (!view) throw new Error(`internal: "${site.value}" is no constant: the plan was not checked`);
-  const { dtype } = site.scheme;
-  if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
-  const scale = readNumbers(bundle, site.scale);
-  const zeroPoint = readNumbers(bundle, site.zeroPoint);
-  const codes = site.codes
-    ? storedCodes(bundle, site.codes.tensor)
-    : encode(view.float32(), view.shape, { dtype, narrow: site.scheme.narrow, granularity: site.scheme.granularity, scale, zeroPoint });
-  return { site, value, shape: view.shape, codes, scale, zeroPoint };
-}
-
-function storedCodes(bundle: PlanBundle, name: string): Int32Array {
-  const t = bundle.tensors.get(name)!;
-  if (!isIntDType(t.dtype)) throw new Error(`internal: codes stored as ${t.dtype}`);
-  return unpackCodes(
-    t.bytes(),
-    t.dtype,
-    t.shape.reduce((a, b) => a * b, 1),
-  );
 }
 
 /** A DequantizeLinear in front of each consumer's graph: inside a branch it runs only when the branch does. */

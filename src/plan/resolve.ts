@@ -1,6 +1,6 @@
-import type { Model, Node, Use, Value } from "../../graph/ir.ts";
-import { nodesByPath, valuesByPath } from "../../graph/walk.ts";
-import type { Consumers, Site } from "../../plan/types.ts";
+import type { Model, Node, Use, Value } from "../graph/ir.ts";
+import { nodesByPath, valuesByPath } from "../graph/walk.ts";
+import type { Consumers, Site } from "./types.ts";
 
 /** Names of the plan to things of the graph. Taken once, before anything is changed: lowering renames and adds, paths stay as planned. */
 export class Resolver {

@@ -1,0 +1,118 @@
+import { cloneModel } from "../graph/clone.ts";
+import type { Graph, Model, Use, Value } from "../graph/ir.ts";
+import { floats, tensorFrom } from "../graph/tensor.ts";
+import { codeBounds } from "../quant/affine.ts";
+import { isIntDType } from "../quant/dtype.ts";
+import { decode, paramCount } from "../quant/encode.ts";
+import { codesOf } from "./codes.ts";
+import { Resolver } from "./resolve.ts";
+import { readNumbers, spread } from "./tensors.ts";
+import type { PlanBundle, Site } from "./types.ts";
+
+/**
+ * What a plan means, in float operators alone: the reference that `lower` must equal, and what is scored where no runtime here executes
+ * the target's form. Weights become the floats of their codes; a static activation becomes
+ *
+ *   y = (clip(round(x / s) + z, lo, hi) - z) * s        (Div, Round, Add, Clip, Sub, Mul; Round goes half to even)
+ *
+ * which is what Q and DQ do, in the same float32 steps. A dynamic activation is Q/DQ by DynamicQuantizeLinear. The arguments are not
+ * changed.
+ */
+export function simulate(model: Model, bundle: PlanBundle): Model {
+  const out = cloneModel(model);
+  const resolve = new Resolver(out);
+  for (const r of bundle.plan.replacements) {
+    const v = resolve.value(r.value);
+    v.graph.setData(v, bundle.tensors.get(r.tensor.tensor)!);
+  }
+  for (const i of bundle.plan.insertions) {
+    const v = resolve.value(i.value);
+    const uses = resolve.uses(i, v);
+    const by = v.graph.constant(bundle.tensors.get(i.by.tensor)!, `${v.name}_factor`);
+    const y = put(v, "Mul", [v, by]);
+    for (const u of uses) u.node.graph.replaceUse(u.node, u.input, y);
+  }
+  for (const site of bundle.plan.sites) {
+    const value = resolve.value(site.value);
+    const uses = resolve.uses(site, value);
+    switch (site.kind) {
+      case "weight": {
+        const c = codesOf(bundle, site, value);
+        if (!isIntDType(site.scheme.dtype)) throw new Error(`internal: codes of ${site.scheme.dtype}`);
+        const real = decode(c.codes, c.shape, {
+          dtype: site.scheme.dtype,
+          granularity: site.scheme.granularity,
+          scale: Float32Array.from(c.scale),
+          zeroPoint: c.zeroPoint,
+        });
+        const k = value.graph.constant(tensorFrom(real, c.shape), `${value.name}_simulated`);
+        for (const u of uses) u.node.graph.replaceUse(u.node, u.input, k);
+        break;
+      }
+      case "static":
+        redirect(out, site, value, uses, (v) => fakeQuant(bundle, site, v));
+        break;
+      case "dynamic":
+        redirect(out, site, value, uses, dynamicFakeQuant);
+        break;
+      case "cast":
+        throw new Error("internal: a cast has no simulation here");
+      default:
+        site satisfies never;
+    }
+  }
+  return out;
+}
+
+/** Points the uses at what `make` builds on the value they read now; `all` takes the graph output along. */
+function redirect(model: Model, site: Site, value: Value, uses: readonly Use[], make: (v: Value) => Value): void {
+  const made = new Map<Value, Value>();
+  const on = (v: Value): Value => {
+    const y = made.get(v) ?? make(v);
+    made.set(v, y);
+    return y;
+  };
+  for (const u of uses) u.node.graph.replaceUse(u.node, u.input, on(u.node.inputs[u.input]!));
+  if (site.consumers === "all" && value.isOutput) model.graph.takeOutput(value, on(value));
+}
+
+function put(near: Value, op: string, inputs: readonly Value[], outputs = 1): Value {
+  return place(near.graph, near, inputs, op, outputs)[0]!;
+}
+
+/** A node right behind the last producer among its inputs. */
+function place(graph: Graph, near: Value, inputs: readonly Value[], op: string, outputs: number): Value[] {
+  const names = Array.from({ length: outputs }, () => graph.freshName(`${near.name}_sim`));
+  const producers = inputs.map((v) => v.producer).filter((p) => p?.graph === graph);
+  const spec = { op, inputs, outputs: names, name: graph.freshName(`${near.name}_${op}_sim`) };
+  const last = producers.sort((a, b) => graph.indexOf(a!) - graph.indexOf(b!)).at(-1);
+  const first = graph.nodes[0];
+  const node = last ? graph.insertAfter(last, spec) : first ? graph.insertBefore(first, spec) : graph.append(spec);
+  return node.outputs as Value[];
+}
+
+function fakeQuant(bundle: PlanBundle, site: Extract<Site, { kind: "static" }>, x: Value): Value {
+  const { dtype, granularity } = site.scheme;
+  if (!isIntDType(dtype)) throw new Error(`internal: no affine codes of ${dtype}`);
+  const { graph } = x;
+  const shape = x.type?.kind === "tensor" ? ((x.type.shape ?? []) as number[]) : [];
+  const n = paramCount(shape, granularity);
+  const dims = granularity.kind === "channel" ? shape.map((d, i) => (i === granularity.axis ? d : 1)) : [];
+  const constant = (list: Float64Array, name: string): Value => graph.constant(floats(spread(list, n), dims), `${x.name}_${name}`);
+  const s = constant(readNumbers(bundle, site.scale), "s");
+  const z = constant(readNumbers(bundle, site.zeroPoint), "z");
+  // QuantizeLinear saturates at the type's bounds, whatever the scheme's narrow says.
+  const { min, max } = codeBounds(dtype, false);
+  const [lo, hi] = [min, max].map((b, i) => graph.constant(floats([b], []), `${x.name}_${i === 0 ? "lo" : "hi"}`)) as [Value, Value];
+  const q = put(x, "Clip", [put(x, "Add", [put(x, "Round", [put(x, "Div", [x, s])]), z]), lo, hi]);
+  const y = put(x, "Mul", [put(x, "Sub", [q, z]), s]);
+  y.graph.setType(y, x.type);
+  return y;
+}
+
+function dynamicFakeQuant(x: Value): Value {
+  const [q, s, z] = place(x.graph, x, [x], "DynamicQuantizeLinear", 3) as [Value, Value, Value];
+  const y = place(x.graph, x, [q, s, z], "DequantizeLinear", 1)[0]!;
+  y.graph.setType(y, x.type);
+  return y;
+}
