@@ -14,6 +14,8 @@ export interface RowState {
   /** H w of the row being polished. */
   readonly hw: Float64Array;
   loss: number;
+  /** Set by `descendPairs`. */
+  moved: boolean;
   /** For the search over pairs: 2 s and s² H_ii of each element. */
   readonly twice: Float64Array;
   readonly square: Float64Array;
@@ -22,7 +24,7 @@ export interface RowState {
 export function rowState(k: number, block: number): RowState {
   const nb = Math.ceil(k / block);
   const a = (n: number) => new Float64Array(n);
-  return { k, block, lo: a(nb), hi: a(nb), c: a(k), s: a(nb), g: a(k), hw: a(k), loss: 0, twice: a(k), square: a(k) };
+  return { k, block, lo: a(nb), hi: a(nb), c: a(k), s: a(nb), g: a(k), hw: a(k), loss: 0, moved: false, twice: a(k), square: a(k) };
 }
 
 export function copyState(from: RowState, to: RowState): void {
@@ -91,50 +93,60 @@ export function descend(row: RowState, h: Float64Array, sweeps = 50): void {
 
 /**
  * Moves of two codes at once, each by one step, where no single move helps: changing i by δ (towards its gradient) costs
- * b = 2δ g_i + δ² H_ii ≥ 0, and then j gains 2 s_j |g_j + δ H_ij| − s_j² H_jj. Takes the best partner j of every i that pays. Returns
- * whether anything moved.
+ * b = 2δ g_i + δ² H_ii ≥ 0, and then j gains 2 s_j |g_j + δ H_ij| − s_j² H_jj. Takes the best partner j of every i that pays. Several rows
+ * go together, so that a row of H is read once for all of them. Returns how many moved; their `moved` says which.
  */
-export function descendPairs(row: RowState, h: Float64Array, diag: Float64Array): boolean {
-  const { k, block, lo, hi, c, s, g, twice, square } = row;
-  for (let i = 0; i < k; i++) {
-    const si = s[(i / block) | 0]!;
-    twice[i] = 2 * si;
-    square[i] = si * si * diag[i]!;
-  }
-  let any = false;
-  for (let i = 0; i < k; i++) {
-    const bi = (i / block) | 0;
-    const sign = g[i]! < 0 ? 1 : -1;
-    const q = c[i]! + sign;
-    if (q < lo[bi]! || q > hi[bi]!) continue;
-    const d = sign * s[bi]!;
-    const at = i * k;
-    const cost = 2 * d * g[i]! + d * d * diag[i]!;
-    let best = cost + 1e-12 * row.loss;
-    let partner = -1;
-    for (let j = 0; j < k; j++) {
-      const t = g[j]! + d * h[at + j]!;
-      const gain = twice[j]! * (t < 0 ? -t : t) - square[j]!;
-      if (gain > best && j !== i) {
-        const b = (j / block) | 0;
-        const qj = t < 0 ? c[j]! + 1 : c[j]! - 1;
-        if (qj < lo[b]! || qj > hi[b]!) continue;
-        best = gain;
-        partner = j;
-      }
+export function descendPairs(rows: readonly RowState[], h: Float64Array, diag: Float64Array): number {
+  const first = rows[0];
+  if (!first) return 0;
+  for (const row of rows) {
+    const { k, block, s, twice, square } = row;
+    row.moved = false;
+    for (let i = 0; i < k; i++) {
+      const si = s[(i / block) | 0]!;
+      twice[i] = 2 * si;
+      square[i] = si * si * diag[i]!;
     }
-    if (partner < 0) continue;
-    const t = g[partner]! + d * h[at + partner]!;
-    const step = t < 0 ? 1 : -1;
-    const dj = step * s[(partner / block) | 0]!;
-    c[i] = q;
-    c[partner]! += step;
-    addScaled(g, h, at, k, d);
-    addScaled(g, h, partner * k, k, dj);
-    row.loss -= best - cost;
-    any = true;
   }
-  return any;
+  for (let i = 0; i < first.k; i++) for (let n = 0; n < rows.length; n++) movePair(rows[n]!, h, diag, i);
+  let count = 0;
+  for (const row of rows) if (row.moved) count++;
+  return count;
+}
+
+function movePair(row: RowState, h: Float64Array, diag: Float64Array, i: number): void {
+  const { k, block, lo, hi, c, s, g, twice, square } = row;
+  const bi = (i / block) | 0;
+  const sign = g[i]! < 0 ? 1 : -1;
+  const q = c[i]! + sign;
+  if (q < lo[bi]! || q > hi[bi]!) return;
+  const d = sign * s[bi]!;
+  const at = i * k;
+  const cost = 2 * d * g[i]! + d * d * diag[i]!;
+  let best = cost + 1e-12 * row.loss;
+  let partner = -1;
+  for (let j = 0; j < k; j++) {
+    const t = g[j]! + d * h[at + j]!;
+    const gain = twice[j]! * Math.abs(t) - square[j]!;
+    if (gain > best) {
+      if (j === i) continue;
+      const b = (j / block) | 0;
+      const qj = t < 0 ? c[j]! + 1 : c[j]! - 1;
+      if (qj < lo[b]! || qj > hi[b]!) continue;
+      best = gain;
+      partner = j;
+    }
+  }
+  if (partner < 0) return;
+  const t = g[partner]! + d * h[at + partner]!;
+  const step = t < 0 ? 1 : -1;
+  const dj = step * s[(partner / block) | 0]!;
+  c[i] = q;
+  c[partner]! += step;
+  addScaled(g, h, at, k, d);
+  addScaled(g, h, partner * k, k, dj);
+  row.loss -= best - cost;
+  row.moved = true;
 }
 
 /**
