@@ -1,13 +1,14 @@
-import { behind, readNumbers, spread } from "../export/lower/emit.ts";
+import { behind } from "../export/lower/emit.ts";
 import { insertMultipliers, replaceConstants } from "../export/lower/replace.ts";
-import { Resolver } from "../export/lower/resolve.ts";
-import { codesOf } from "../export/lower/weights.ts";
 import { cloneModel } from "../graph/clone.ts";
 import { constantOf } from "../graph/constant.ts";
 import type { Graph, Model, Use, Value } from "../graph/ir.ts";
 import { opFacts } from "../graph/ops/index.ts";
 import { asFloat32, floats, int64s } from "../graph/tensor.ts";
 import { tensorType } from "../graph/types.ts";
+import { codesOf } from "../plan/codes.ts";
+import { Resolver } from "../plan/resolve.ts";
+import { readNumbers, spread } from "../plan/tensors.ts";
 import type { PlanBundle, Site } from "../plan/types.ts";
 import { codeBounds } from "../quant/affine.ts";
 import { elementCount, isIntDType } from "../quant/dtype.ts";
