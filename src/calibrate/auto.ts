@@ -38,15 +38,17 @@ export interface AutoSplit {
 
 /**
  * Samples that set ranges and samples that choose, disjoint: a method chosen on the samples that set its ranges is chosen for how well
- * it fits them. The role `select` alone when it has enough; otherwise every second calibration sample joins it.
+ * it fits them. The role `select` alone when it has enough; otherwise every second calibration sample joins it. Of data with state,
+ * whole sequences (`DataSet.sequences`) go to either side.
  */
-export function splitForAuto(calibrate: readonly number[], select: readonly number[] = []): AutoSplit {
-  if (select.length >= LEAST_SELECTION) return { ranges: calibrate, select: thin(select) };
-  const odd = calibrate.filter((_, i) => i % 2 === 1);
-  const even = calibrate.filter((_, i) => i % 2 === 0);
+export function splitForAuto(calibrate: readonly number[], select: readonly number[] = [], sequences?: readonly number[]): AutoSplit {
+  if (select.length >= LEAST_SELECTION) return { ranges: calibrate, select: sequences === undefined ? thin(select) : select };
+  const side = (index: number, at: number): number => (sequences === undefined ? at : sequences[index]!) % 2;
+  const odd = calibrate.filter((index, i) => side(index, i) === 1);
+  const even = calibrate.filter((index, i) => side(index, i) === 0);
   const all = [...select, ...odd];
   if (all.length < LEAST_SELECTION) return { ranges: calibrate, select: [] };
-  return { ranges: even, select: thin(all) };
+  return { ranges: even, select: sequences === undefined ? thin(all) : all };
 }
 
 /** At most MOST_SELECTION, evenly spaced. */

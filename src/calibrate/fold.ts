@@ -5,7 +5,19 @@ import { Observer } from "./observer.ts";
 import type { ValueStats } from "./types.ts";
 
 /** Outputs of the reductions that `reduceRanges` puts into the graph: one element a value. */
-export const REDUCED = { min: "qc_calibrate_min", max: "qc_calibrate_max", sum: "qc_calibrate_sum" } as const;
+export const REDUCED = {
+  min: "qc_calibrate_min",
+  max: "qc_calibrate_max",
+  sum: "qc_calibrate_sum",
+  magnitude: "qc_calibrate_magnitude",
+} as const;
+
+/**
+ * A run in which max |x| exceeds this many times mean |x| may hold outliers that an 8-bit range over them would drown the rest in, and
+ * only a histogram can tell. Below it the rest is safe: without the largest 0.1 % of the elements, which hold at most 0.001 max of the
+ * mean, the mean is still 0.0146 max = 1.9 steps of max / 127.
+ */
+const OUTLYING = 64;
 
 /** Where the runtime's thread finds `observe`. */
 export const MODULE: string = import.meta.url;
@@ -13,23 +25,27 @@ export const MODULE: string = import.meta.url;
 export interface ObserveArgs {
   /** Whole tensors handed to observers: graph outputs, or graph inputs (taken from the feeds). */
   readonly whole: readonly string[];
+  /** The same, but without a histogram. */
+  readonly bare: readonly string[];
   /** Values of which only minimum, maximum and sum leave the graph, in the order of the reduced outputs, and their element counts. */
   readonly reduced: readonly string[];
   readonly counts: readonly number[];
-  readonly histogram: boolean;
 }
 
 export interface Observed {
   readonly values: readonly ValueStats[];
   /** Runs in which a reduction met NaN or infinity: nothing of them was counted. */
   readonly notFinite: readonly number[];
+  /** Of the reduced values, those that had a run with outliers. */
+  readonly outlying: readonly string[];
 }
 
 /** The observers of one session; lives in the worker beside it. */
 export function observe(args: ObserveArgs): Fold {
-  const whole = args.whole.map((name) => new Observer(name, args.histogram));
+  const whole = [...args.whole.map((name) => new Observer(name)), ...args.bare.map((name) => new Observer(name, false))];
   const reduced = args.reduced.map((name) => new Observer(name, false));
   const notFinite: number[] = [];
+  const outlying = new Set<string>();
   return {
     update(outputs, feeds, index) {
       if (reduced.length > 0) {
@@ -41,12 +57,17 @@ export function observe(args: ObserveArgs): Fold {
           notFinite.push(index);
           return;
         }
-        for (let i = 0; i < reduced.length; i++) reduced[i]!.addRange(min[i]!, max[i]!, args.counts[i]!);
+        const magnitude = floatsOf(outputs[REDUCED.magnitude], REDUCED.magnitude);
+        for (let i = 0; i < reduced.length; i++) {
+          reduced[i]!.addRange(min[i]!, max[i]!, args.counts[i]!);
+          const mean = magnitude[i]! / args.counts[i]!;
+          if (Math.max(max[i]!, -min[i]!) > OUTLYING * mean) outlying.add(reduced[i]!.name);
+        }
       }
       for (const o of whole) o.add(floatsOf(outputs[o.name] ?? feeds[o.name], o.name));
     },
     finish(): Observed {
-      return { values: [...whole, ...reduced].map((o) => o.result()), notFinite };
+      return { values: [...whole, ...reduced].map((o) => o.result()), notFinite, outlying: [...outlying] };
     },
   };
 }

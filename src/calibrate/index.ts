@@ -29,12 +29,15 @@ export interface CollectOptions {
   /** Version of the prepare rules, and the hashes of the source model: what the stats are bound to. Default: the model given. */
   readonly prepare?: string;
   readonly source?: { readonly structure: string; readonly weights: string };
-  /** `range`: extremes only, for which no large tensor needs to leave the engine. Default `histogram`. */
+  /**
+   * `range`: extremes, reduced inside the engine so that no large tensor has to leave it; a histogram only of small values and of those
+   * with outliers. Default `histogram`.
+   */
   readonly detail?: "range" | "histogram";
   /** Sessions side by side, each in a thread of the runtime. No number depends on it. */
   readonly workers?: number;
   readonly session?: SessionOptions;
-  /** Key of the sample hashes. Default: the hash of the set, so that shards of one set agree and outsiders cannot test membership. */
+  /** Key of the sample hashes. Default: that of the set, so that shards of one set agree and outsiders cannot test membership. */
   readonly secret?: string;
   /** Stats collected before with the same arguments: their samples are not run again. */
   readonly resume?: Stats;
@@ -51,20 +54,44 @@ export interface CollectOptions {
  */
 export async function collectStats(o: CollectOptions): Promise<Stats> {
   const values = [...new Set(o.values)].sort();
-  const state = o.session?.state !== undefined;
   const none: Stats = { schema: "qc.stats/1", model: o.source ?? modelHashes(o.model), prepare: o.prepare ?? "", ...NOTHING };
-  // A set with state is one sequence: it cannot go on from the middle, nor be split.
-  let stats = o.resume === undefined || state ? none : joinParts([none, o.resume]);
+  let stats = o.resume === undefined ? none : joinParts([none, o.resume]);
   if (o.indices.length === 0 && stats.samples === 0) throw new QcError({ code: "calibrate/no-samples", set: o.data.name });
 
-  const inGraph: ReadonlyMap<string, number> = o.detail === "range" && !state ? reducible(o.model, values) : new Map();
-  const first = new Pass(o, none, values, inGraph, stats.sampleKeys);
+  // A run with NaN is run again by itself, which a sequence forbids; what was resumed with a histogram goes on with one.
+  const inGraph: ReadonlyMap<string, number> =
+    o.detail === "range" && o.data.sequences === undefined
+      ? reducible(
+          o.model,
+          values.filter((v) => stats.values.get(v)?.hist === undefined),
+        )
+      : new Map();
+  const known = stats.sampleKeys;
+  const first = new Pass(o, none, values, inGraph, known);
   stats = await first.run(o.indices, stats);
   // NaN or infinity somewhere: look at every element of those samples.
-  if (first.notFinite.length > 0) stats = await new Pass(o, none, values, new Map(), []).run(first.notFinite, stats);
+  if (first.notFinite.length > 0) stats = await new Pass(o, none, values, inGraph, [], true).run(first.notFinite, stats);
+  if (first.outlying.size > 0) stats = await withHistograms(o, none, [...first.outlying], known, stats);
   stats = { ...stats, values: new Map(values.map((v) => [v, stats.values.get(v) ?? empty(v)])) };
   warn(stats, o.report ?? (() => {}));
   return stats;
+}
+
+/** Values that were only reduced and turned out to need a histogram: a second walk over the samples, for them alone. */
+async function withHistograms(
+  o: CollectOptions,
+  none: Stats,
+  values: readonly string[],
+  known: readonly string[],
+  stats: Stats,
+): Promise<Stats> {
+  // What was resumed has only their ranges, and its samples are not run again.
+  const old = values.filter((v) => o.resume?.values.has(v));
+  const anew = values.filter((v) => !old.includes(v));
+  if (anew.length === 0) return stats;
+  const { checkpoint: _later, ...rest } = o;
+  const seen = await new Pass(rest, none, anew, new Map(), known).run(o.indices, none);
+  return { ...stats, values: new Map([...stats.values, ...seen.values]) };
 }
 
 const NOTHING = { samples: 0, sampleKeys: [], values: new Map<string, ValueStats>() };
@@ -76,6 +103,7 @@ function empty(name: string): ValueStats {
 /** One walk over samples with one exposed model. */
 class Pass {
   readonly notFinite: number[] = [];
+  readonly outlying = new Set<string>();
   readonly #o: CollectOptions;
   readonly #none: Stats;
   readonly #args: ObserveArgs;
@@ -83,30 +111,40 @@ class Pass {
   /** Keys of samples counted before, with how often. */
   readonly #known = new Map<string, number>();
 
-  constructor(o: CollectOptions, none: Stats, values: readonly string[], inGraph: ReadonlyMap<string, number>, known: readonly string[]) {
+  /** `entire`: the values to reduce in the graph leave it nevertheless. */
+  constructor(
+    o: CollectOptions,
+    none: Stats,
+    values: readonly string[],
+    inGraph: ReadonlyMap<string, number>,
+    known: readonly string[],
+    entire = false,
+  ) {
     this.#o = o;
     this.#none = none;
-    const whole = values.filter((v) => !inGraph.has(v));
     const inputs = new Set(o.model.graph.inputs.map((v) => v.name));
-    const reduced = [...inGraph.keys()];
-    this.#args = { whole, reduced, counts: [...inGraph.values()], histogram: o.detail !== "range" };
+    const whole = values.filter((v) => !inGraph.has(v));
+    const bare = entire ? [...inGraph.keys()] : [];
+    const reduced = entire ? [] : [...inGraph.keys()];
+    this.#args = { whole, bare, reduced, counts: [...inGraph.values()] };
     const model = reduced.length > 0 ? reduceRanges(o.model, reduced) : o.model;
     this.#model = withOutputs(
       model,
-      whole.filter((v) => !inputs.has(v)),
+      [...whole, ...bare].filter((v) => !inputs.has(v)),
     );
     for (const k of known) this.#known.set(k, (this.#known.get(k) ?? 0) + 1);
   }
 
   async run(indices: readonly number[], start: Stats): Promise<Stats> {
-    const { runtime, checkpoint, signal } = this.#o;
+    const { runtime, checkpoint, signal, data } = this.#o;
+    const options: SessionOptions = { label: "calibration", ...this.#o.session, ...(data.state && { state: data.state }) };
     const bytes = writeModel(this.#model);
-    const count = this.#o.session?.state !== undefined ? 1 : Math.max(1, Math.min(this.#o.workers ?? 1, indices.length));
+    const count = Math.max(1, Math.min(this.#o.workers ?? 1, indices.length));
     const sessions: Session[] = [];
     let stats = start;
-    const queue = new Queue(indices);
+    const queue = new Queue(runsOf(indices, data));
     try {
-      for (let i = 0; i < count; i++) sessions.push(await runtime.open(bytes, { label: "calibration", ...this.#o.session }));
+      for (let i = 0; i < count; i++) sessions.push(await runtime.open(bytes, options));
       while (!queue.empty) {
         const until = checkpoint === undefined ? Infinity : performance.now() + checkpoint.everyMs;
         const parts = await Promise.all(sessions.map((s) => this.#segment(s, queue, until, indices.length)));
@@ -122,46 +160,78 @@ class Pass {
 
   /** Takes samples from the queue until it is empty or the time has come. */
   async #segment(session: Session, queue: Queue, until: number, total: number): Promise<Stats> {
-    const { data, signal, progress, secret = data.sha256 } = this.#o;
+    const { data, signal, progress, secret = data.secret ?? data.sha256 } = this.#o;
     const known = this.#known;
     const taken: number[] = [];
     const keys: string[] = [];
+    const takeKnown = (key: string): boolean => {
+      const before = known.get(key) ?? 0;
+      if (before > 0) known.set(key, before - 1);
+      return before > 0;
+    };
     async function* feeds(): AsyncGenerator<Feeds> {
       while (performance.now() < until) {
-        signal?.throwIfAborted();
-        const index = queue.next();
-        if (index === undefined) return;
-        const sample = await data.sample(index);
-        const key = sampleKey(secret, sample.feeds);
-        const before = known.get(key) ?? 0;
-        if (before > 0) known.set(key, before - 1);
-        else {
+        const run = queue.next();
+        if (run === undefined) return;
+        // A sequence carries state on, so it is run as a whole or not at all.
+        if (run.length > 1 && known.size > 0) {
+          const old: boolean[] = [];
+          for (const index of run) old.push((known.get(sampleKey(secret, (await data.sample(index)).feeds)) ?? 0) > 0);
+          if (old.every(Boolean)) continue;
+        }
+        for (const index of run) {
+          signal?.throwIfAborted();
+          const { feeds } = await data.sample(index);
+          const key = sampleKey(secret, feeds);
+          if (run.length === 1 && takeKnown(key)) continue;
           taken.push(index);
           keys.push(key);
-          yield sample.feeds;
+          yield feeds;
         }
-        progress?.(++queue.done, total);
+        queue.done += run.length;
+        progress?.(queue.done, total);
       }
     }
     const seen = (await session.fold(feeds(), { module: MODULE, name: "observe", args: this.#args })) as Observed;
     const lost = new Set(seen.notFinite);
     for (const i of lost) this.notFinite.push(taken[i]!);
+    for (const v of seen.outlying) this.outlying.add(v);
     const sampleKeys = keys.filter((_, i) => !lost.has(i)).sort();
     return { ...this.#none, samples: sampleKeys.length, sampleKeys, values: new Map(seen.values.map((v) => [v.name, v])) };
   }
 }
 
+/** What one session takes at a time: a sample, or all samples of a sequence in their order. */
+function runsOf(indices: readonly number[], data: DataSet): readonly (readonly number[])[] {
+  const { sequences } = data;
+  if (sequences === undefined) return indices.map((i) => [i]);
+  const runs = new Map<number, number[]>();
+  for (const i of [...indices].sort((a, b) => a - b)) {
+    const s = sequences[i]!;
+    const run = runs.get(s);
+    if (run !== undefined) run.push(i);
+    else runs.set(s, [i]);
+  }
+  for (const [s, run] of runs) {
+    const start = sequences.indexOf(s);
+    // The state at a sample is what the samples before it in its sequence left behind.
+    const gap = run.findIndex((i, k) => i !== start + k);
+    if (gap >= 0) throw new QcError({ code: "calibrate/broken-sequence", set: data.name, sample: run[gap]!, missing: start + gap });
+  }
+  return [...runs.values()];
+}
+
 class Queue {
   done = 0;
   #at = 0;
-  readonly #items: readonly number[];
-  constructor(items: readonly number[]) {
+  readonly #items: readonly (readonly number[])[];
+  constructor(items: readonly (readonly number[])[]) {
     this.#items = items;
   }
   get empty(): boolean {
     return this.#at >= this.#items.length;
   }
-  next(): number | undefined {
+  next(): readonly number[] | undefined {
     return this.#items[this.#at++];
   }
 }

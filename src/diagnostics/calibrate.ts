@@ -34,6 +34,11 @@ export const CALIBRATE = {
     error(`"${f.value}" has type ${f.dtype}; only float values have ranges`, "Leave it out of the values to observe."),
   "calibrate/no-samples": (f: { readonly set: string }) =>
     error(`No calibration sample in the set "${f.set}"`, "Give samples for the role calibrate, or fewer shards."),
+  "calibrate/broken-sequence": (f: { readonly set: string; readonly sample: number; readonly missing: number }) =>
+    error(
+      `Sample ${f.sample} of "${f.set}" follows on sample ${f.missing} of its sequence, which is not among the samples drawn`,
+      "Draw whole sequences, or sequences from their beginning on.",
+    ),
   "calibrate/merge-mismatch": (f: { readonly what: string; readonly left: string; readonly right: string }) =>
     error(
       `Stats with different ${f.what} do not merge: "${f.left}" and "${f.right}"`,
