@@ -2,25 +2,34 @@ import type { Diagnostic } from "../diagnostics.ts";
 
 /** `Non-zero status code returned while running Gather node. Name:'gather_11' Status Message: …` */
 const RUN = /while running (\S+) node\. Name:'([^']*)' Status Message: ([\s\S]*)/;
-/** `Could not find an implementation for Foo(7) node with name 'x'` */
-const KERNEL = /Could not find an implementation for (\S+?)\(\d+\) node with name '([^']*)'/;
-/** `Fatal error: com.acme:Foo(-1) is not a registered function/op` */
-const UNKNOWN_OP = /Fatal error: (\S+?)\(-?\d+\) is not a registered function\/op/;
-/** `Node (conv1) Op (Conv) [ShapeInferenceError] …`, `Node:conv1 Output:…`, `Error Node(conv1) with schema(::Conv:1)` */
-const NODE_OP = /Node \(([^)]*)\) Op \(([^)]*)\) ([\s\S]*)/;
-const NODE = /(?:Error Node ?\(|In Node, \(|Node:|node name: ?)"?([^)"\s,]+)/;
+/** Each names an operator that has no kernel, and the node where it can. */
+const NO_KERNEL = [
+  /Could not find an implementation for (?<op>\S+?)\(\d+\) node with name '(?<node>[^']*)'/,
+  /In Node, \("(?<node>[^"]*)".*Error No Op registered for (?<op>\S+) /,
+  /Fatal error: (?<op>\S+?)\(-?\d+\) is not a registered function\/op/,
+];
+/** Each names the node that an error is about, and its operator where it can. */
+const AT_NODE = [
+  /In Node, \("(?<node>[^"]*)", (?<op>\w+),.*?, Error (?<message>.*)/,
+  /Node \((?<node>[^)]*)\) Op \((?<op>[^)]*)\) (?<message>.*)/,
+  /operator \((?<op>\w+)\) in node \((?<node>[^)]*)\)/,
+  /(?:Error Node ?\(|Node:|node name: ?)"?(?<node>[^)"\s,]+)/,
+];
 
 /** onnxruntime's message on loading, as a diagnostic. */
 export function loadDiagnostic(label: string, raw: string): Diagnostic {
   const message = clean(raw);
-  const kernel = KERNEL.exec(message);
-  if (kernel) return { code: "runtime/no-kernel", label, op: kernel[1]!, node: kernel[2]!, message };
-  const unknown = UNKNOWN_OP.exec(message);
-  if (unknown) return { code: "runtime/no-kernel", label, op: unknown[1]!, node: NODE.exec(message)?.[1] ?? "", message };
-  const at = NODE_OP.exec(message);
-  if (at) return { code: "runtime/load-failed", label, node: at[1]!, op: at[2]!, message: at[3]! };
-  const node = NODE.exec(message)?.[1];
-  return node === undefined ? { code: "runtime/load-failed", label, message } : { code: "runtime/load-failed", label, node, message };
+  for (const pattern of NO_KERNEL) {
+    const found = pattern.exec(message)?.groups;
+    if (found) return { code: "runtime/no-kernel", label, op: found["op"]!, node: found["node"] ?? "", message };
+  }
+  for (const pattern of AT_NODE) {
+    const found = pattern.exec(message)?.groups;
+    if (!found) continue;
+    const op = found["op"];
+    return { code: "runtime/load-failed", label, node: found["node"]!, ...(op === undefined ? {} : { op }), message: found["message"] ?? message };
+  }
+  return { code: "runtime/load-failed", label, message };
 }
 
 /** onnxruntime's message on running, as a diagnostic. */
@@ -35,7 +44,7 @@ export function runDiagnostic(label: string, raw: string): Diagnostic {
 export function clean(message: string): string {
   return message
     .replace(/\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : /g, "")
-    .replace(/\/onnxruntime_src\/\S+:\d+ .*? (?=[A-Z\w.:]+ (?:==|!=|was|<|>)|Failed|\[)/g, "")
+    .replace(/\/onnxruntime_src\/\S+:\d+ .*?\)(?:::<lambda\(\)>)? (?=[\w[])/g, "")
     .replace(/^Load model from .*? failed: ?/s, "")
     .replace(/\s+/g, " ")
     .trim();

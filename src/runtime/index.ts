@@ -50,15 +50,12 @@ class Link {
   constructor() {
     this.#words[BUSY] = 1; // until it has loaded the engine
     const file = new URL(compiledUrl(import.meta.url).replace(/index\.js$/, "worker.js"));
-    this.#worker = new Worker(file, { workerData: this.#words.buffer });
+    // Flags of the main program (--input-type, --inspect, loaders of a test runner) are not for it.
+    this.#worker = new Worker(file, { workerData: this.#words.buffer, execArgv: [] });
     this.#worker.unref(); // an idle engine does not keep the process alive; see `send`
     this.#worker.on("message", (r: Response) => this.#settle(r));
-    this.#worker.on("error", (e) => this.fail(new QcError({ code: "runtime/worker-died", message: e.message }, { cause: e })));
-    this.#worker.on("exit", (code) => {
-      links.delete(this);
-      Atomics.store(this.#words, BUSY, 0);
-      this.fail(new QcError({ code: "runtime/worker-died", message: `exit code ${code}` }));
-    });
+    this.#worker.on("error", (e) => this.#ended(e.message, e));
+    this.#worker.on("exit", (code) => this.#ended(`exit code ${code}`));
     links.add(this);
   }
 
@@ -88,6 +85,12 @@ class Link {
       if (r.stack !== undefined) e.stack = r.stack;
       w.reject(e);
     }
+  }
+
+  #ended(message: string, cause?: unknown): void {
+    links.delete(this);
+    Atomics.store(this.#words, BUSY, 0);
+    this.fail(new QcError({ code: "runtime/worker-died", message }, { cause }));
   }
 
   fail(e: unknown): void {
