@@ -13,6 +13,8 @@ export interface ZipEntry extends ByteSource {
   readonly name: string;
   readonly packedSize: number;
   readonly stored: boolean;
+  /** CRC-32 of the content, from the directory. */
+  readonly crc: number;
   /** The whole content, its checksum verified. */
   bytes(): Uint8Array;
   /** Unpacks in the thread pool, so that later reads do not block. */
@@ -124,7 +126,7 @@ class Entry implements ZipEntry {
   readonly stored: boolean;
   readonly #source: ByteSource;
   readonly #offset: number;
-  readonly #crc: number;
+  readonly crc: number;
   #data: number | undefined;
   #whole: Uint8Array | undefined;
   #cursor: Cursor | undefined;
@@ -137,7 +139,7 @@ class Entry implements ZipEntry {
     this.size = sizes.size;
     this.packedSize = sizes.packed;
     this.#offset = sizes.offset;
-    this.#crc = crc;
+    this.crc = crc;
   }
 
   read(offset: number, length: number): Uint8Array {
@@ -184,7 +186,7 @@ class Entry implements ZipEntry {
 
   #verified(b: Uint8Array): Uint8Array {
     if (b.byteLength !== this.size) throw malformed(this, "its end", this.#offset, `${b.byteLength} bytes instead of ${this.size}`);
-    if (crc32(b) !== this.#crc) throw malformed(this, "its content", this.#offset, "the checksum differs");
+    if (crc32(b) !== this.crc) throw malformed(this, "its content", this.#offset, "the checksum differs");
     return b;
   }
 
