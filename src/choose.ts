@@ -1,4 +1,3 @@
-import { outputErrors } from "./calibrate/auto.ts";
 import { encodeStats } from "./calibrate/file.ts";
 import { type AutoCandidate, calibratorOf, chooseAuto, chooseRange, collectStats, mergeStats, splitForAuto } from "./calibrate/index.ts";
 import type { Stats } from "./calibrate/types.ts";
@@ -14,6 +13,7 @@ import type { PlanBundle } from "./plan/types.ts";
 import type { Proposal } from "./ptq/propose.ts";
 import { planOf, type RangeOf } from "./ptq/ranges.ts";
 import type { Feeds, SessionOptions } from "./runtime/types.ts";
+import { floatsOf } from "./verify/sums.ts";
 
 export interface Calibrated {
   /** Over every calibrate sample that was drawn. */
@@ -40,6 +40,7 @@ export async function calibrateValues(job: Job, o: CalibrateInput): Promise<Cali
     collectStats({
       ...o,
       indices,
+      secret: o.data.secret,
       runtime: job.runtime,
       detail: o.calibrator === "minmax" ? "range" : "histogram",
       workers: job.runtime.workers,
@@ -99,22 +100,42 @@ function named(bundle: PlanBundle, stats: Stats, calibrator: string): PlanBundle
   return { ...bundle, plan: { ...bundle.plan, calibrator, stats: { sha256: sha256(encodeStats(stats)), samples: stats.samples } } };
 }
 
-/** Output noise of each plan on the same samples: each is lowered and run as it would be shipped. */
+/**
+ * Noise ÷ signal at the outputs for each plan, over the same samples: each is lowered and run as it would be shipped, all of them beside
+ * one float run. Per output Σ(y − ŷ)² / Σy², then the mean over the outputs, so that each counts the same whatever its size.
+ */
 async function errorsOf(job: Job, o: ChooseInput, plans: readonly PlanBundle[], indices: readonly number[]): Promise<number[]> {
-  const open = (m: Model, label: string) => job.runtime.open(writeModel(m), { ...o.session, label });
-  const float = await open(o.prepared, "prepared model");
-  const errors: number[] = [];
+  const open = (m: Model, label: string) => job.runtime.open(writeModel(m), { ...o.session, level: "all", label });
+  const sessions = await Promise.all([open(o.prepared, "prepared model"), ...plans.map((p) => open(lower(o.prepared, p, o.target), "candidate"))]);
   try {
-    for (const p of plans) {
-      const quantized = await open(lower(o.prepared, p, o.target), "candidate");
-      errors.push(...(await outputErrors(float, quantized, feedsOf(job, o.data!, indices), [{}])));
-      await quantized.release();
+    const names = sessions[0]!.outputs.map((x) => x.name);
+    const signal = new Float64Array(names.length);
+    const noise = plans.map(() => new Float64Array(names.length));
+    for await (const feeds of feedsOf(job, o.data!, indices)) {
+      const [y, ...all] = await Promise.all(sessions.map((s) => s.run(feeds, names)));
+      for (const [k, name] of names.entries()) {
+        const x = floatsOf(y![name]!);
+        if (x === undefined) continue;
+        for (let i = 0; i < x.length; i++) signal[k]! += x[i]! * x[i]!;
+        for (const [c, out] of all.entries()) noise[c]![k]! += squaredDistance(x, floatsOf(out[name]!)!);
+      }
     }
+    const used = [...signal.keys()].filter((k) => signal[k]! > 0);
+    return noise.map((n) => used.reduce((sum, k) => sum + n[k]! / signal[k]!, 0) / Math.max(1, used.length));
   } finally {
-    await float.release();
+    await Promise.all(sessions.map((s) => s.release()));
   }
-  return errors;
 }
+
+function squaredDistance(x: Floats, y: Floats): number {
+  let sum = 0;
+  for (let i = 0; i < x.length; i++) {
+    const e = x[i]! - y[i]!;
+    sum += e * e;
+  }
+  return sum;
+}
+type Floats = Float32Array | Float64Array;
 
 async function* feedsOf(job: Job, data: DataSet, indices: readonly number[]): AsyncGenerator<Feeds> {
   for (const i of indices) {

@@ -34,6 +34,19 @@ export function mcnemar(lost: number, won: number): number {
   return Math.min(1, 2 * sum);
 }
 
+/**
+ * Interval of the difference of two paired rates (Agresti & Min 2005): half a flip is added to each of the four cells, so that no flip in
+ * a few samples is not taken for certainty.
+ *
+ *   d = (won − lost)/(n + 2);  se² = ((lost + won + 1) − (won − lost)²/(n + 2)) / (n + 2)²
+ */
+export function flipInterval(lost: number, won: number, n: number): readonly [number, number] {
+  const m = n + 2;
+  const d = (won - lost) / m;
+  const se = Math.sqrt(lost + won + 1 - (won - lost) ** 2 / m) / m;
+  return [Math.max(-1, d - Z * se), Math.min(1, d + Z * se)];
+}
+
 /** Mean and standard error of the mean. One sample has no error that could be known: Infinity. */
 export function meanOf(x: readonly number[]): { readonly mean: number; readonly se: number } {
   let sum = 0;
@@ -121,11 +134,12 @@ export class PairedMetric {
     };
     const lost = difference.filter((d) => d < 0).length;
     const won = difference.filter((d) => d > 0).length;
+    const interval = rate ? flipInterval(lost, won, x.length).map((v) => v * scale) : around(value, se);
     return {
       ...head,
       float: of(a, x),
       quantized: of(b, y),
-      difference: { value, se, interval: around(value, se), from: "paired" },
+      difference: { value, se, interval: [interval[0]!, interval[1]!], from: "paired" },
       ...(rate ? { flips: { lost, won, p: mcnemar(lost, won) } } : {}),
     };
   }

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Metric, Sample } from "../../src/data/types.ts";
 import type { Tensor } from "../../src/runtime/types.ts";
-import { mcnemar, meanOf, PairedMetric, quantileOf, wilson } from "../../src/verify/statistics.ts";
+import { flipInterval, mcnemar, meanOf, PairedMetric, quantileOf, wilson } from "../../src/verify/statistics.ts";
 
 const tensor = (...x: number[]): Tensor => ({ dtype: "float32", dims: [1, x.length], data: Float32Array.from(x) });
 const sample = (id: number, label: number): Sample => ({ id: String(id), feeds: {}, label });
@@ -57,6 +57,16 @@ test("mcnemar: 2 lost against 10 won has exact p 0.0386", () => {
   expect(mcnemar(2, 10)).toBeCloseTo((2 * 79) / 4096, 12);
   expect(mcnemar(0, 0)).toBe(1);
   expect(mcnemar(3, 3)).toBe(1);
+});
+
+test("no flip among few samples leaves a wide interval; many samples narrow it", () => {
+  const [lo, hi] = flipInterval(0, 0, 64);
+  expect(lo).toBeCloseTo(-1.96 / 66, 4);
+  expect(hi).toBe(-lo);
+  // 20 lost and 5 won of 1000: −1.5 points, ± 1.96·sqrt(26 − 225/1002)/1002
+  const [a, b] = flipInterval(20, 5, 1000);
+  expect((a + b) / 2).toBeCloseTo(-15 / 1002, 9);
+  expect(b - a).toBeCloseTo((2 * 1.959964 * Math.sqrt(26 - 225 / 1002)) / 1002, 6);
 });
 
 test("mcnemar is symmetric and stays a probability, for thousands of flips too", () => {
