@@ -8,8 +8,8 @@ import type { Role } from "./types.ts";
 export type Roles = Readonly<Record<Role, readonly number[]>>;
 const ROLES = ["calibrate", "select", "heldOut"] as const satisfies readonly Role[];
 
-/** Without a split: half is held out, and of the other half a tenth selects. */
-const HELD_OUT = 0.5;
+/** Without a split: a quarter is held out (the ranges need the most samples), and of the rest a tenth selects. */
+const HELD_OUT = 0.25;
 const SELECT = 0.1;
 
 export interface SplitContext {
