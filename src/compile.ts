@@ -73,7 +73,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       () => calibrateFor(job, read, prepared, proposal, data, wish),
       (s) => s && { stage: "calibrate", samples: s.stats.samples, values: s.stats.values.size },
     );
-    const plan = await job.stage(
+    const chosen = await job.stage(
       "plan",
       () =>
         chooseRanges(job, {
@@ -86,6 +86,11 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
           session: sessionOf(data, wish.options),
         }),
       (b) => planFacts(prepared, b),
+    );
+    const plan = await job.stage(
+      "improve",
+      () => improve(job, prepared, chosen, calibrated, data, wish),
+      (b) => improveFacts(chosen, b),
     );
     const model = await job.stage(
       "lower",
@@ -205,6 +210,36 @@ function calibrateFor(
   });
 }
 
+/** Steps beyond calibration, each kept only when it helps on select samples; `fast` takes none, and nothing is loaded for it. */
+async function improve(
+  job: Job,
+  prepared: Prepared,
+  bundle: PlanBundle,
+  calibrated: Calibrated | undefined,
+  data: DataSet | undefined,
+  wish: Settled,
+): Promise<PlanBundle> {
+  const { options, target } = wish;
+  const effort = options.effort as Effort;
+  if (effort === "fast" || data === undefined || calibrated === undefined) return bundle;
+  const { improvePlan } = await import("./ptq/improve.ts");
+  return improvePlan({
+    model: prepared.model,
+    bundle,
+    stats: calibrated.stats,
+    data,
+    calibrate: drawSamples(data, "calibrate", options.samples ?? DEFAULT_SAMPLES),
+    runtime: job.runtime,
+    target,
+    effort,
+    seed: options.seed,
+    session: sessionOf(data, options),
+    report: job.report,
+    progress: job.progress("improve"),
+    ...(job.signal === undefined ? {} : { signal: job.signal }),
+  });
+}
+
 /** A plan applied: the same function for `qc quantize` and `qc apply`, so that both write equal bytes. */
 export function lowerPlan(job: Job, prepared: Model, bundle: PlanBundle, target: Target): Model {
   const model = lower(prepared, bundle, target);
@@ -283,6 +318,9 @@ function setFacts(d: DataSet): StageFacts {
 }
 function prepareFacts(read: Source, p: Prepared): StageFacts {
   return { stage: "prepare", before: nodeCount(read.model), after: nodeCount(p.model), rules: p.applied };
+}
+function improveFacts(before: PlanBundle, after: PlanBundle): StageFacts {
+  return { stage: "improve", steps: after.plan.steps.slice(before.plan.steps.length) };
 }
 function planFacts(p: Prepared, bundle: PlanBundle): StageFacts {
   const c = coverageOf(p.model, bundle);

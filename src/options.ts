@@ -55,7 +55,7 @@ export const DEFAULT_SAMPLES = 256;
 /** Every command has these. */
 export const COMMON = {
   json: { type: "flag", help: "print one JSON document on stdout" },
-  quiet: { type: "flag", short: "q", help: "print nothing but errors (and --json)" },
+  quiet: { type: "flag", short: "q", help: "no talk on stderr but errors" },
 } as const satisfies Options;
 
 const RUN = {
