@@ -5,6 +5,7 @@ import { staticShape, type ValueType } from "../graph/types.ts";
 import { allGraphs, nodeKey, pathOfNode } from "../graph/walk.ts";
 import type { Feeds, Runtime } from "../runtime/types.ts";
 import { foldConstants } from "./constants/index.ts";
+import { convertOpset } from "./opset/index.ts";
 import { probeTypes, typesByPath } from "./probe.ts";
 import type { Context, Rule } from "./rule.ts";
 import { constantInputs } from "./rules/constant-inputs.ts";
@@ -15,6 +16,7 @@ import { foldAffine } from "./rules/fold-affine.ts";
 import { foldBatchnorm } from "./rules/fold-batchnorm.ts";
 import { foldPad } from "./rules/fold-pad.ts";
 import { foldShape } from "./rules/fold-shape.ts";
+import { inlineFunctions } from "./rules/inline-functions.ts";
 import { nameNodes } from "./rules/name-nodes.ts";
 import type { Types } from "./types.ts";
 
@@ -29,6 +31,9 @@ export const PREPARE_VERSION = "prepare/1";
 export const CLEANUP: readonly Rule[] = [nameNodes, constantNodes, constantInputs, dropDead, dropIdentity];
 /** Rules that use types, in order. */
 export const REWRITES: readonly Rule[] = [foldShape, foldPad, foldBatchnorm, foldAffine, dropIdentity, dropDead, nameNodes];
+
+/** Q/DQ per channel needs 13, and with it Squeeze, Softmax and others have the meaning that rules and gradients are written for. */
+const LEAST_OPSET = 13;
 
 /** The list is run until nothing changes, at most this often: each rule makes the graph smaller, so this is a guard, not a limit. */
 const ROUNDS = 8;
@@ -57,6 +62,7 @@ export interface Prepared {
 export async function prepareModel(source: Model, runtime: Runtime, options: PrepareOptions = {}): Promise<Prepared> {
   const model = cloneModel(source);
   const job = new Job(model, options);
+  job.inlineFunctions();
   job.run(CLEANUP);
   await job.foldConstants(runtime);
   ({ types: job.types, seen: job.seen } = await probeTypes(model, runtime, options.feeds));
@@ -95,6 +101,15 @@ class Job {
         return model.graph.inputs.every((v) => staticShape(v.type) !== undefined);
       },
     };
+  }
+
+  /** To the least opset that every stage behind speaks. A refusal leaves the model where it is; then lowering says what is in the way. */
+  raiseOpset(): void {
+    const now = this.model.opsets.get("");
+    if (now === undefined || now >= LEAST_OPSET || this.#without.has("opset")) return;
+    const { changes, refused } = convertOpset(this.model, LEAST_OPSET);
+    for (const c of changes) this.counts.set(`opset-${c.rule}`, c.count);
+    for (const r of refused) this.refusals.set(`opset ${r.node}`, { rule: "opset", node: r.node, why: r.why });
   }
 
   #typeOf(v: Value): ValueType | undefined {
@@ -139,6 +154,12 @@ class Job {
 
   #refuse(rule: string, node: string, why: string): void {
     this.refusals.set(`${rule}\n${node}`, { rule, node, why });
+  }
+
+  inlineFunctions(): void {
+    if (this.#without.has("inline-functions")) return;
+    const count = inlineFunctions(this.model, (n, why) => this.#refuse("inline-functions", pathOfNode(n), why));
+    if (count > 0) this.counts.set("inline-functions", count);
   }
 
   /** Until nothing folds: what one session computes may be what the next needs to know sizes. */

@@ -1,3 +1,4 @@
+import { QcError } from "../../diagnostics.ts";
 import { cloneModel } from "../../graph/clone.ts";
 import type { FunctionDef, Graph, Model, Node, Value } from "../../graph/ir.ts";
 import { ONNX_OPS } from "../../graph/ops/names.ts";
@@ -51,6 +52,14 @@ export function convertOpset(model: Model, target: number): OpsetConversion {
   if (from !== undefined) model.opsets.set("", target);
   model.irVersion = Math.max(model.irVersion, IR[target - OLDEST]!);
   return result();
+}
+
+/** The same for a stage that cannot go on without it: a refusal is an error that names every node. */
+export function requireOpset(model: Model, target: number): OpsetConversion["changes"] {
+  const from = model.opsets.get("") ?? 1;
+  const { changes, refused } = convertOpset(model, target);
+  if (refused.length > 0) throw new QcError({ code: "prepare/opset-refused", from, to: target, nodes: refused });
+  return changes;
 }
 
 interface Counters {
