@@ -27,7 +27,13 @@ export function loadDiagnostic(label: string, raw: string): Diagnostic {
     const found = pattern.exec(message)?.groups;
     if (!found) continue;
     const op = found["op"];
-    return { code: "runtime/load-failed", label, node: found["node"]!, ...(op === undefined ? {} : { op }), message: found["message"] ?? message };
+    return {
+      code: "runtime/load-failed",
+      label,
+      node: found["node"]!,
+      ...(op === undefined ? {} : { op }),
+      message: found["message"] ?? message,
+    };
   }
   return { code: "runtime/load-failed", label, message };
 }

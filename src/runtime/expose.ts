@@ -120,10 +120,9 @@ function lift(node: Node, v: Value, name: string | undefined): Value {
   body.addOutput(inner);
   const kind = exitOf(node);
   const states = kind === "loop" ? body.outputs.length - 1 : body.outputs.length;
-  while (node.outputs.length < states - 1) node.outputs.push(undefined);
-  const out = node.graph.value(name !== undefined && !node.graph.values.has(name) ? name : node.graph.freshName(name ?? inner.name));
-  out.producer = node;
-  node.outputs.push(out);
+  // Outputs that the node leaves out at its end get names: onnxruntime wants no gaps here.
+  while (node.outputs.length < states - 1) addOutput(node, node.graph.freshName("unused"));
+  const out = addOutput(node, name !== undefined && !node.graph.values.has(name) ? name : node.graph.freshName(name ?? inner.name));
   const elem = to ?? type;
   if (elem !== undefined) out.type = { kind: "tensor", elem, shape: undefined };
   if (kind === "branch") for (const other of node.subgraphs) if (other !== body) emptyOutput(other, elem!);
@@ -134,6 +133,13 @@ function lift(node: Node, v: Value, name: string | undefined): Value {
     }
   }
   return out;
+}
+
+function addOutput(node: Node, name: string): Value {
+  const v = node.graph.value(name);
+  v.producer = node;
+  node.outputs.push(v);
+  return v;
 }
 
 /** The branch that lacks the value hands out a tensor without elements. */

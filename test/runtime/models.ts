@@ -53,8 +53,11 @@ export function slow(n: number): Model {
   const keep = body.append({ op: "Identity", inputs: [go], outputs: ["keep"] }).outputs[0]!;
   keep.type = tensorType("bool", []);
   const b = body.append({ op: "MatMul", inputs: [a, a], outputs: ["b"] }).outputs[0]!;
-  const c = body.append({ op: "Clip", inputs: [b, body.constant(floats([0], []), "lo"), body.constant(floats([1], []), "hi")], outputs: ["c"] })
-    .outputs[0]!;
+  const c = body.append({
+    op: "Clip",
+    inputs: [b, body.constant(floats([0], []), "lo"), body.constant(floats([1], []), "hi")],
+    outputs: ["c"],
+  }).outputs[0]!;
   c.type = tensorType("float32", [512, 512]);
   body.addOutput(keep);
   body.addOutput(c);

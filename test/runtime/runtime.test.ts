@@ -73,7 +73,12 @@ describe("sessions", () => {
     m.graph.inputs[0]!.type = { kind: "tensor", elem: "float16", shape: ["N"] };
     m.graph.outputs[0]!.type = { kind: "tensor", elem: "float16", shape: ["N"] };
     for (const n of ["one", "two"])
-      m.graph.setData(m.graph.values.get(n)!, { dtype: "float16", shape: [1], byteLength: 2, bytes: () => Uint8Array.of(0, n === "one" ? 0x3c : 0x40) });
+      m.graph.setData(m.graph.values.get(n)!, {
+        dtype: "float16",
+        shape: [1],
+        byteLength: 2,
+        bytes: () => Uint8Array.of(0, n === "one" ? 0x3c : 0x40),
+      });
     const s = await runtime.open(bytesOf(m));
     const out = await s.run({ x: { dtype: "float16", dims: [1], data: Uint16Array.of(0x3c00) } });
     expect(out["y"]!.data).toEqual(Uint16Array.of(0x4400)); // (1 + 1) · 2
@@ -94,7 +99,10 @@ describe("folds", () => {
     async function* feeds(): AsyncGenerator<Feeds> {
       for (let i = 0; i < 20; i++) yield feed(i);
     }
-    const r = (await s.fold(feeds(), { module: fixture, name: "sum", args: { output: "y" } })) as { total: Float64Array; order: number[][] };
+    const r = (await s.fold(feeds(), { module: fixture, name: "sum", args: { output: "y" } })) as {
+      total: Float64Array;
+      order: number[][];
+    };
     expect(r.total).toEqual(Float64Array.of(2 * (190 + 20)));
     expect(r.order).toEqual(Array.from({ length: 20 }, (_, i) => [i, i]));
   });
@@ -163,7 +171,10 @@ describe("errors", () => {
   test("an operator without kernel names op and node", async () => {
     const m = affine();
     m.graph.nodes[1]!.op = "NoSuchOp";
-    expect((await failure(runtime.open(bytesOf(m)))).diagnostics[0]).toMatchObject({ code: "runtime/no-kernel", op: expect.stringContaining("NoSuchOp") });
+    expect((await failure(runtime.open(bytesOf(m)))).diagnostics[0]).toMatchObject({
+      code: "runtime/no-kernel",
+      op: expect.stringContaining("NoSuchOp"),
+    });
   });
   test("a run that fails names its node", async () => {
     const s = await runtime.open(bytesOf(gather()));
