@@ -1,4 +1,5 @@
 import { Ajv2020, type ErrorObject, type ValidateFunction } from "ajv/dist/2020.js";
+import { LineCounter, parseDocument } from "yaml";
 import { type Diagnostic, QcError } from "../diagnostics.ts";
 import type { TensorData } from "../graph/tensor.ts";
 import { tensorFromBytes } from "../graph/tensor.ts";
@@ -158,13 +159,19 @@ export function parsePlan(json: string, label = "plan.json"): Plan {
     doc = JSON.parse(json);
   } catch (e) {
     const message = e instanceof Error ? e.message : String(e);
-    const position = /position (\d+)/.exec(message)?.[1];
-    const at = position ? `line ${json.slice(0, Number(position)).split("\n").length}` : "the text";
+    const at = `line ${errorLine(json)}`;
     throw new QcError({ code: "plan/malformed", file: label, at, detail: message }, { cause: e });
   }
   compiled ??= new Ajv2020({ allErrors: true, strict: false }).compile(PLAN_SCHEMA);
   if (!compiled(doc)) throw new QcError(faultsOf(compiled.errors ?? [], label));
   return doc as Plan;
+}
+
+/** The line of the first fault in a JSON text: JSON.parse does not say, a YAML parser (JSON is YAML) does. */
+function errorLine(json: string): number {
+  const counter = new LineCounter();
+  const first = parseDocument(json, { lineCounter: counter, schema: "json" }).errors[0];
+  return first ? counter.linePos(first.pos[0]).line : json.split("\n").length;
 }
 
 /** Of the errors about one place, the most telling: alternatives of a union each complain, and only one was meant. */

@@ -1,5 +1,6 @@
 import { QcError } from "../diagnostics.ts";
 import { intAttr } from "../graph/attr.ts";
+import { constantOf } from "../graph/constant.ts";
 import type { Node, Use, Value } from "../graph/ir.ts";
 import { printTarget } from "../plan/target.ts";
 import type { Skip } from "../plan/types.ts";
@@ -203,7 +204,7 @@ function skipsOf(ctx: Context, placed: Placed, weights: readonly WeightSite[], d
       continue;
     }
     if (!facts) ctx.skip(node, "custom-op", `${node.domain || "ai.onnx"}.${node.op} is not known`);
-    else if (!FLOAT_TRAITS.has(facts.trait)) ctx.skips.delete(node);
+    else if (!FLOAT_TRAITS.has(facts.trait) || constantOf(node.outputs[0])) ctx.skips.delete(node);
     else if (!facts.data.some((i) => ctx.isFloat32(node.inputs[i]!)) && facts.weights.length === 0) ctx.skips.delete(node);
     else if (ctx.regions.has(node)) ctx.skip(node, "region", `part of ${ctx.regions.get(node)!.kind}, which stays whole`);
     else if (isInSubgraph(node)) ctx.skip(node, "no-stats", "values inside a subgraph are not observed");

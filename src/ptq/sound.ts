@@ -4,13 +4,15 @@ import { sqnrDbOf } from "../quant/sqnr.ts";
 
 /** Share of the non-zero elements, by magnitude from below, that counts as the bulk. */
 export const BULK = 0.999;
+/** A stretch of this share of the largest magnitude without an element parts the bulk from marks such as the -1e9 of a mask, however many. */
+const GAP = 0.5;
 /** Below one bit (20 log10 2 dB) of the bulk's amplitude the codes carry less than its sign. */
 export const LEAST_DB = 20 * Math.log10(2);
 
 /**
  * What a range leaves of the bulk of a value: the SQNR over all non-zero elements but the 0.1 % of largest magnitude.
  *
- *   bulk = { x != 0 : |x| <= t },  t the 99.9 % quantile of |x|
+ *   bulk = { x != 0 : |x| <= t },  t the 99.9 % quantile of |x|, or the lower edge of a gap of half the largest |x|
  *   SQNR = 10 log10( sum_bulk x^2 / sum_bulk (x - dequantize(quantize(x)))^2 )
  *
  * A plain SQNR hides this case: one element 400 times larger than the rest holds all of the power, so rounding everything else to zero
@@ -31,11 +33,15 @@ export function bulkSqnrDb(s: ValueStats, q: QParams): number {
   let left = BULK * total;
   let signal = 0;
   let noise = 0;
+  let reached = 0; // magnitude up to which elements were taken
+  const most = Math.max(Math.abs(s.min), Math.abs(s.max));
   while (left > 0 && (up < bins || down >= 0)) {
     const takeUp = down < 0 || (up < bins && Math.abs(mid(up)) <= Math.abs(mid(down)));
     const i = takeUp ? up++ : down--;
     const n = h.counts[i]!;
     if (n === 0) continue;
+    if (signal > 0 && Math.abs(mid(i)) - reached > GAP * most) break;
+    reached = Math.abs(mid(i));
     const take = Math.min(n, left);
     left -= take;
     const x = mid(i);

@@ -7,6 +7,7 @@ import { checkPlanAgainst } from "../../plan/check.ts";
 import { Resolver } from "../../plan/resolve.ts";
 import { printTarget, type Target } from "../../plan/target.ts";
 import type { PlanBundle } from "../../plan/types.ts";
+import { requireOpset } from "../../prepare/opset/index.ts";
 import { legalize } from "../legalize.ts";
 import { lowerActivations } from "./activations.ts";
 import { insertMultipliers, replaceConstants } from "./replace.ts";
@@ -55,7 +56,6 @@ function kernelShapesOf(model: Model): Map<import("../../graph/ir.ts").Node, rea
 }
 
 function raiseOpset(model: Model, opset: number, irVersion: number): void {
-  const now = opsetOf(model) ?? 1;
-  if (opset > now) model.opsets.set("", opset);
+  if (opset > (opsetOf(model) ?? 1)) requireOpset(model, opset);
   model.irVersion = Math.max(irVersion, 4);
 }

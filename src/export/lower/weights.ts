@@ -15,7 +15,7 @@ export class Constants {
 
   of(c: Coded): { readonly codes: Value; readonly scale: Value; readonly zeroPoint: Value } {
     const { scheme } = c.site;
-    const key = JSON.stringify([scheme, c.site.scale, c.site.zeroPoint, c.site.codes ?? null, "tensor" in c.site.scale ? [...c.scale] : 0]);
+    const key = JSON.stringify([scheme, [...c.scale], [...c.zeroPoint], c.site.codes?.tensor]);
     const known = this.#made.get(c.value) ?? new Map();
     this.#made.set(c.value, known);
     const old = known.get(key);
