@@ -10,6 +10,7 @@ export const REDUCED = {
   max: "qc_calibrate_max",
   sum: "qc_calibrate_sum",
   magnitude: "qc_calibrate_magnitude",
+  size: "qc_calibrate_size",
 } as const;
 
 /**
@@ -27,9 +28,8 @@ export interface ObserveArgs {
   readonly whole: readonly string[];
   /** The same, but without a histogram. */
   readonly bare: readonly string[];
-  /** Values of which only minimum, maximum and sum leave the graph, in the order of the reduced outputs, and their element counts. */
+  /** Values of which only the reductions leave the graph, in the order of the reduced outputs. */
   readonly reduced: readonly string[];
-  readonly counts: readonly number[];
 }
 
 export interface Observed {
@@ -58,9 +58,11 @@ export function observe(args: ObserveArgs): Fold {
           return;
         }
         const magnitude = floatsOf(outputs[REDUCED.magnitude], REDUCED.magnitude);
+        const size = outputs[REDUCED.size]!.data as BigInt64Array;
         for (let i = 0; i < reduced.length; i++) {
-          reduced[i]!.addRange(min[i]!, max[i]!, args.counts[i]!);
-          const mean = magnitude[i]! / args.counts[i]!;
+          const n = Number(size[i]!);
+          reduced[i]!.addRange(min[i]!, max[i]!, n);
+          const mean = magnitude[i]! / n;
           if (Math.max(max[i]!, -min[i]!) > OUTLYING * mean) outlying.add(reduced[i]!.name);
         }
       }

@@ -3,6 +3,7 @@ import { QcError, type Report } from "../diagnostics.ts";
 import type { Model } from "../graph/ir.ts";
 import { modelHashes } from "../graph/onnx/hash.ts";
 import { writeModel } from "../graph/onnx/index.ts";
+import type { ValueType } from "../graph/types.ts";
 import { withOutputs } from "../runtime/expose.ts";
 import type { Feeds, Runtime, Session, SessionOptions } from "../runtime/types.ts";
 import { MODULE, type ObserveArgs, type Observed } from "./fold.ts";
@@ -23,6 +24,8 @@ export interface CollectOptions {
   /** What to observe: paths of float values. Each distinct value once. */
   readonly values: readonly string[];
   readonly data: DataSet;
+  /** Types of values, where the graph leaves them open (`Prepared.types`): tells which tensors are large. */
+  readonly types?: ReadonlyMap<string, ValueType>;
   /** Which samples; one run each. */
   readonly indices: readonly number[];
   readonly runtime: Runtime;
@@ -59,16 +62,25 @@ export async function collectStats(o: CollectOptions): Promise<Stats> {
   if (o.indices.length === 0 && stats.samples === 0) throw new QcError({ code: "calibrate/no-samples", set: o.data.name });
 
   // A run with NaN is run again by itself, which a sequence forbids; what was resumed with a histogram goes on with one.
-  const inGraph: ReadonlyMap<string, number> =
+  const inGraph =
     o.detail === "range" && o.data.sequences === undefined
       ? reducible(
           o.model,
           values.filter((v) => stats.values.get(v)?.hist === undefined),
+          o.types,
         )
-      : new Map();
+      : [];
   const known = stats.sampleKeys;
   const first = new Pass(o, none, values, inGraph, known);
-  stats = await first.run(o.indices, stats);
+  const before = stats;
+  try {
+    stats = await first.run(o.indices, before);
+  } catch (e) {
+    // A tensor without elements cannot be reduced.
+    if (inGraph.length === 0 || !(e instanceof QcError) || e.diagnostics[0]?.code !== "runtime/run-failed") throw e;
+    stats = await new Pass(o, none, values, inGraph, known, true).run(o.indices, before);
+    first.notFinite.length = 0;
+  }
   // NaN or infinity somewhere: look at every element of those samples.
   if (first.notFinite.length > 0) stats = await new Pass(o, none, values, inGraph, [], true).run(first.notFinite, stats);
   if (first.outlying.size > 0) stats = await withHistograms(o, none, [...first.outlying], known, stats);
@@ -90,7 +102,7 @@ async function withHistograms(
   const anew = values.filter((v) => !old.includes(v));
   if (anew.length === 0) return stats;
   const { checkpoint: _later, ...rest } = o;
-  const seen = await new Pass(rest, none, anew, new Map(), known).run(o.indices, none);
+  const seen = await new Pass(rest, none, anew, [], known).run(o.indices, none);
   return { ...stats, values: new Map([...stats.values, ...seen.values]) };
 }
 
@@ -116,17 +128,17 @@ class Pass {
     o: CollectOptions,
     none: Stats,
     values: readonly string[],
-    inGraph: ReadonlyMap<string, number>,
+    inGraph: readonly string[],
     known: readonly string[],
     entire = false,
   ) {
     this.#o = o;
     this.#none = none;
     const inputs = new Set(o.model.graph.inputs.map((v) => v.name));
-    const whole = values.filter((v) => !inGraph.has(v));
-    const bare = entire ? [...inGraph.keys()] : [];
-    const reduced = entire ? [] : [...inGraph.keys()];
-    this.#args = { whole, bare, reduced, counts: [...inGraph.values()] };
+    const whole = values.filter((v) => !inGraph.includes(v));
+    const bare = entire ? inGraph : [];
+    const reduced = entire ? [] : inGraph;
+    this.#args = { whole, bare, reduced };
     const model = reduced.length > 0 ? reduceRanges(o.model, reduced) : o.model;
     this.#model = withOutputs(
       model,

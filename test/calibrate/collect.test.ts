@@ -163,6 +163,18 @@ describe("collectStats, ranges alone", () => {
   });
 });
 
+describe("collectStats, ranges alone, when a large value is sometimes empty", () => {
+  test("every element is looked at instead", async () => {
+    const data = setOf(5, (i) => (i === 3 ? 0 : 4096));
+    const types = new Map(VALUES.map((v) => [v, tensorType("float32", [1, 4, 4096])]));
+    const of = { model: modelOf("n"), values: VALUES, data, indices: range(5), runtime };
+    const cut = (s: Stats) => [...s.values.values()].map(({ hist: _h, zeros: _z, ...rest }) => rest);
+    const a = await collectStats({ ...of, types, detail: "range" });
+    expect(cut(a)).toEqual(cut(await collectStats(of)));
+    expect(a.values.get("r")!.hist).toBeUndefined();
+  });
+});
+
 describe("collectStats, ranges alone, with outliers", () => {
   test("a value of which one element dwarfs the rest gets a histogram", async () => {
     const n = 4096;
