@@ -10,6 +10,7 @@ import { sha256 } from "./io/hash.ts";
 import type { Job } from "./job.ts";
 import type { Target } from "./plan/target.ts";
 import type { PlanBundle } from "./plan/types.ts";
+import type { Types } from "./prepare/index.ts";
 import type { Proposal } from "./ptq/propose.ts";
 import { planOf, type RangeOf } from "./ptq/ranges.ts";
 import type { Feeds, SessionOptions } from "./runtime/types.ts";
@@ -24,6 +25,7 @@ export interface Calibrated {
 
 export interface CalibrateInput {
   readonly model: Model;
+  readonly types: Types;
   readonly values: readonly string[];
   readonly data: DataSet;
   readonly indices: readonly number[];
@@ -48,7 +50,7 @@ export async function calibrateValues(job: Job, o: CalibrateInput): Promise<Cali
       progress: (done) => report(before + done, o.indices.length),
       ...(job.signal === undefined ? {} : { signal: job.signal }),
     });
-  const split = o.calibrator === "auto" ? splitForAuto(o.indices, o.data.roles.select) : undefined;
+  const split = o.calibrator === "auto" ? splitForAuto(o.indices, o.data.roles.select, o.data.sequences) : undefined;
   if (split === undefined || split.select.length === 0) return { stats: await collect(o.indices, 0) };
   const stats = await collect(split.ranges, 0);
   const chosen = new Set(split.ranges);
@@ -106,7 +108,10 @@ function named(bundle: PlanBundle, stats: Stats, calibrator: string): PlanBundle
  */
 async function errorsOf(job: Job, o: ChooseInput, plans: readonly PlanBundle[], indices: readonly number[]): Promise<number[]> {
   const open = (m: Model, label: string) => job.runtime.open(writeModel(m), { ...o.session, level: "all", label });
-  const sessions = await Promise.all([open(o.prepared, "prepared model"), ...plans.map((p) => open(lower(o.prepared, p, o.target), "candidate"))]);
+  const sessions = await Promise.all([
+    open(o.prepared, "prepared model"),
+    ...plans.map((p) => open(lower(o.prepared, p, o.target), "candidate")),
+  ]);
   try {
     const names = sessions[0]!.outputs.map((x) => x.name);
     const signal = new Float64Array(names.length);

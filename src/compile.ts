@@ -200,6 +200,7 @@ function calibrateFor(
   const indices = drawSamples(data, "calibrate", options.samples ?? DEFAULT_SAMPLES);
   return calibrateValues(job, {
     model: prepared.model,
+    types: prepared.types,
     values: proposal.values,
     data,
     indices,
