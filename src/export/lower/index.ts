@@ -1,7 +1,8 @@
 import { QcError } from "../../diagnostics.ts";
 import { intsAttr } from "../../graph/attr.ts";
 import { cloneModel } from "../../graph/clone.ts";
-import { type Model, opsetOf } from "../../graph/ir.ts";
+import { constantOf } from "../../graph/constant.ts";
+import { type Model, type Node, opsetOf } from "../../graph/ir.ts";
 import { allNodes } from "../../graph/walk.ts";
 import { checkPlanAgainst } from "../../plan/check.ts";
 import { Resolver } from "../../plan/resolve.ts";
@@ -24,6 +25,8 @@ export function lower(model: Model, bundle: PlanBundle, target: Target): Model {
   const faults = checkPlanAgainst(bundle, model, target);
   if (faults.length > 0) throw new QcError(faults);
   const out = cloneModel(model);
+  if (plan.opset > (opsetOf(out) ?? 1)) requireOpset(out, plan.opset);
+  out.irVersion = Math.max(out.irVersion, plan.irVersion);
   const resolve = new Resolver(out);
   replaceConstants(bundle, resolve);
   insertMultipliers(bundle, resolve);
@@ -32,7 +35,6 @@ export function lower(model: Model, bundle: PlanBundle, target: Target): Model {
   lowerActivations(out, bundle, resolve);
   for (const [node, shape] of kernelShapes) if (!node.attrs.has("kernel_shape")) node.graph.setAttr(node, "kernel_shape", shape);
   sweep(out);
-  raiseOpset(out, plan.opset, plan.irVersion);
   if (
     target.domains.includes("com.microsoft") &&
     [...allNodes(out)].some((n) => n.domain === "com.microsoft") &&
@@ -45,17 +47,12 @@ export function lower(model: Model, bundle: PlanBundle, target: Target): Model {
 }
 
 /** kernel_shape of convolutions whose weight is a constant now: TensorRT 8.6 cannot take it from a DequantizeLinear. */
-function kernelShapesOf(model: Model): Map<import("../../graph/ir.ts").Node, readonly number[]> {
-  const out = new Map<import("../../graph/ir.ts").Node, readonly number[]>();
+function kernelShapesOf(model: Model): Map<Node, readonly number[]> {
+  const out = new Map<Node, readonly number[]>();
   for (const n of allNodes(model)) {
     if (n.domain !== "" || (n.op !== "Conv" && n.op !== "ConvTranspose") || intsAttr(n, "kernel_shape")) continue;
-    const shape = n.inputs[1]?.data?.shape;
+    const shape = constantOf(n.inputs[1])?.shape;
     if (shape && shape.length > 2) out.set(n, shape.slice(2));
   }
   return out;
-}
-
-function raiseOpset(model: Model, opset: number, irVersion: number): void {
-  if (opset > (opsetOf(model) ?? 1)) requireOpset(model, opset);
-  model.irVersion = Math.max(irVersion, 4);
 }
