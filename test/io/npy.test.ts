@@ -54,7 +54,13 @@ describe("reading", () => {
     const bytes = npy(dict("<f4", "(1000, 10)"), new Uint8Array(40000));
     let read = 0;
     const inner = memorySource(bytes);
-    const f = openNpy({ ...inner, read: (o, n) => ((read += n), inner.read(o, n)) });
+    const f = openNpy({
+      ...inner,
+      read: (o, n) => {
+        read += n;
+        return inner.read(o, n);
+      },
+    });
     const header = read;
     f.rows(500, 2);
     expect(read - header).toBe(80);
@@ -105,7 +111,7 @@ describe("writing", () => {
     const bytes = writeNpy({ dtype: "float32", shape: [2, 1], data: Float32Array.of(1, 2) });
     expect(bytes.length).toBe(128 + 8);
     expect(new TextDecoder("latin1").decode(bytes.subarray(1, 128))).toBe(
-      `NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }`.padEnd(126) + "\n",
+      `${"NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }".padEnd(126)}\n`,
     );
   });
 

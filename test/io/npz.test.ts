@@ -108,7 +108,14 @@ describe("zip", () => {
       ["no zip", new Uint8Array(10), "truncated"],
       ["encrypted", edit((v, c) => v.setUint16(c + 8, 1, true)), "encrypted"],
       ["an unknown method", edit((v, c) => v.setUint16(c + 10, 12, true)), "method 12"],
-      ["a bomb's claim", edit((v, c) => (v.setUint16(c + 10, 8, true), v.setUint32(c + 24, 0x7fffffff, true))), "claims"],
+      [
+        "a bomb's claim",
+        edit((v, c) => {
+          v.setUint16(c + 10, 8, true);
+          v.setUint32(c + 24, 0x7fffffff, true);
+        }),
+        "claims",
+      ],
       ["an offset outside", edit((v, c) => v.setUint32(c + 42, 0x00ffffff, true)), "outside"],
       ["sizes that differ", edit((v, c) => v.setUint32(c + 24, 99, true)), "sizes differ"],
       ["a directory elsewhere", edit((v) => v.setUint32(good.length - 22 + 16, 0x00ffffff, true)), "should lie"],
@@ -177,7 +184,13 @@ describe("npz", () => {
     const zip = join(writeNpz([["x", { dtype: "float32", shape: [1000, 100], data: new Float32Array(100_000) }]]));
     const inner = memorySource(zip);
     let read = 0;
-    const z = openNpz({ ...inner, read: (o, n) => ((read += n), inner.read(o, n)) });
+    const z = openNpz({
+      ...inner,
+      read: (o, n) => {
+        read += n;
+        return inner.read(o, n);
+      },
+    });
     z.array("x")!.rows(0, 1);
     const before = read;
     z.array("x")!.rows(700, 1);
