@@ -2,8 +2,9 @@
 // CPU seconds and memory. Scoring is someone else's: it needs samples that this script never reads.
 //
 //   node bench/accuracy.mjs MODEL.onnx CALIB.npy OUT.onnx [--recipe w4a8] [--target portable] [--effort best] [--steps a,b] [--calibrator auto] …
-import { pathToFileURL } from "node:url";
+
 import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
 const dist = new URL("../dist/", import.meta.url);
@@ -19,6 +20,7 @@ const { values: flags, positionals } = parseArgs({
     calibrator: { type: "string", default: "auto" },
     samples: { type: "string", default: "512" },
     memory: { type: "string" },
+    force: { type: "boolean", default: false },
     seed: { type: "string", default: "0" },
   },
 });
@@ -27,10 +29,33 @@ if (!outPath) {
   console.error("usage: node bench/accuracy.mjs MODEL.onnx CALIB.npy OUT.onnx [flags]");
   process.exit(2);
 }
-const [{ loadModel, saveModel }, { createRuntime }, { openData }, { prepareModel }, { proposeSites }, choose, { targetOf }, { recipeOf }, { improvePlan }, { lower }, { modelHashes }] =
-  await Promise.all(
-    ["graph/onnx/index.js", "runtime/index.js", "data/index.js", "prepare/index.js", "ptq/propose.js", "choose.js", "plan/targets/index.js", "plan/recipes/index.js", "ptq/improve.js", "export/lower/index.js", "graph/onnx/hash.js"].map(from),
-  );
+const [
+  { loadModel, saveModel },
+  { createRuntime },
+  { openData },
+  { prepareModel },
+  { proposeSites },
+  choose,
+  { targetOf },
+  { recipeOf },
+  { improvePlan },
+  { lower },
+  { modelHashes },
+] = await Promise.all(
+  [
+    "graph/onnx/index.js",
+    "runtime/index.js",
+    "data/index.js",
+    "prepare/index.js",
+    "ptq/propose.js",
+    "choose.js",
+    "plan/targets/index.js",
+    "plan/recipes/index.js",
+    "ptq/improve.js",
+    "export/lower/index.js",
+    "graph/onnx/hash.js",
+  ].map(from),
+);
 
 const rss = () => process.memoryUsage.rss() / 2 ** 20;
 const cpu = () => {
@@ -61,13 +86,37 @@ const base = recipeOf(flags.recipe);
 const recipe = flags.per ? { ...base, weight: { ...base.weight, per: flags.per } } : base;
 const report = () => {};
 const job = { runtime, report, progress: () => () => {}, signal: undefined, stages: [], diagnostics: [] };
-const proposal = proposeSites({ model: prepared.model, types: prepared.types, target, recipe, source: modelHashes(source), prepare: prepared.version });
+const proposal = proposeSites({
+  model: prepared.model,
+  types: prepared.types,
+  target,
+  recipe,
+  source: modelHashes(source),
+  prepare: prepared.version,
+});
 const session = {};
 const calibrated =
   proposal.values.length === 0
     ? undefined
-    : await choose.calibrateValues(job, { model: prepared.model, values: proposal.values, data: { ...data, roles: { ...data.roles, calibrate, select }, sample: (i) => data.sample(i) }, indices: calibrate, prepare: prepared.version, source: modelHashes(source), calibrator: flags.calibrator, session });
-const bundle = await choose.chooseRanges(job, { proposal, prepared: prepared.model, calibrated, data, target, calibrator: flags.calibrator, session });
+    : await choose.calibrateValues(job, {
+        model: prepared.model,
+        values: proposal.values,
+        data: { ...data, roles: { ...data.roles, calibrate, select }, sample: (i) => data.sample(i) },
+        indices: calibrate,
+        prepare: prepared.version,
+        source: modelHashes(source),
+        calibrator: flags.calibrator,
+        session,
+      });
+const bundle = await choose.chooseRanges(job, {
+  proposal,
+  prepared: prepared.model,
+  calibrated,
+  data,
+  target,
+  calibrator: flags.calibrator,
+  session,
+});
 const calibrationCpu = cpu() - start.cpu;
 const improved = await improvePlan({
   model: prepared.model,
@@ -83,6 +132,12 @@ const improved = await improvePlan({
   ...(flags.steps !== undefined && { steps: flags.steps === "" ? [] : flags.steps.split(",") }),
   ...(flags.memory && { memoryBytes: Number(flags.memory) }),
   report,
+  trace: (step, a, b) =>
+    console.error(
+      step,
+      `pooled ${a.pooledDb.toFixed(2)} -> ${b.pooledDb.toFixed(2)}  typical ${a.typicalDb.toFixed(2)} -> ${b.typicalDb.toFixed(2)}`,
+    ),
+  force: flags.force,
 });
 saveModel(lower(prepared.model, improved, target), resolve(outPath));
 clearInterval(watch);

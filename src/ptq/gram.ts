@@ -113,6 +113,17 @@ export class GramCollector {
     this.filled = 0;
   }
 
+  /** Takes the sums of another collector with the same shift; flush both first. */
+  merge(other: GramCollector): void {
+    for (let g = 0; g < this.groups; g++) {
+      addAll(other.#h[g]!, this.#h[g]!);
+      addAll(other.#c[g]!, this.#c[g]!);
+      addAll(other.#sumA[g]!, this.#sumA[g]!);
+      addAll(other.#sumB[g]!, this.#sumB[g]!);
+    }
+    this.#count += other.#count;
+  }
+
   /** Flush first. One entry a group. */
   finish(centred: boolean): Gram[] {
     const { k } = this;
@@ -141,7 +152,7 @@ function addRows(x: Float32Array, t: number, k: number, sum: Float64Array): void
   for (let n = 0, p = 0; n < t; n++) for (let i = 0; i < k; i++, p++) sum[i]! += x[p]!;
 }
 
-function addAll(x: Float32Array, sum: Float64Array): void {
+function addAll(x: Float32Array | Float64Array, sum: Float64Array): void {
   for (let i = 0; i < x.length; i++) sum[i]! += x[i]!;
 }
 

@@ -6,7 +6,7 @@ import type { Target } from "../plan/target.ts";
 import type { PlanBundle, StepRecord } from "../plan/types.ts";
 import type { Runtime, SessionOptions } from "../runtime/types.ts";
 import { withSolved } from "./amend.ts";
-import { Judge } from "./judge.ts";
+import { Judge, type Verdict } from "./judge.ts";
 import { layersOf } from "./layers.ts";
 import { LAMBDA, type SolveOptions, solveLayer, solveSequentially } from "./sequential.ts";
 import { SOLVE_BEST, SOLVE_DEFAULT } from "./solve/rows.ts";
@@ -35,6 +35,8 @@ export interface ImproveContext {
   /** Steps by name; default: those of the effort. For measuring what each is worth. */
   readonly steps?: readonly StepName[];
   readonly report?: Report;
+  readonly force?: boolean;
+  readonly trace?: (step: string, before: Verdict, after: Verdict) => void;
   readonly progress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
@@ -45,13 +47,14 @@ const MOST_SELECT = 128;
 /** Kept activations, when the caller sets no limit. */
 const MEMORY = 96 * 2 ** 20;
 
-export const STEPS = ["rounding", "bias"] as const;
+/** In order. Each starts from the best plan so far. */
+export const STEPS = ["rounding", "rounding-symmetric", "bias"] as const;
 export type StepName = (typeof STEPS)[number];
 
 const EFFORT_STEPS: Readonly<Record<ImproveEffort, readonly StepName[]>> = {
   fast: [],
-  default: ["rounding", "bias"],
-  best: ["rounding", "bias"],
+  default: ["rounding", "rounding-symmetric"],
+  best: ["rounding", "rounding-symmetric", "bias"],
 };
 
 /** What steps work on. */
@@ -61,7 +64,7 @@ interface State {
   readonly calibrate: readonly number[];
   readonly steps: StepRecord[];
   best: PlanBundle;
-  db: number;
+  verdict: Verdict;
 }
 
 /**
@@ -82,7 +85,14 @@ export async function improvePlan(ctx: ImproveContext): Promise<PlanBundle> {
     ...(ctx.signal && { signal: ctx.signal }),
   });
   try {
-    const state: State = { ctx, judge, calibrate, steps: [...ctx.bundle.plan.steps], best: ctx.bundle, db: await judge.db(ctx.bundle) };
+    const state: State = {
+      ctx,
+      judge,
+      calibrate,
+      steps: [...ctx.bundle.plan.steps],
+      best: ctx.bundle,
+      verdict: await judge.measure(ctx.bundle),
+    };
     for (const name of wanted) {
       ctx.signal?.throwIfAborted();
       await RUN[name](state);
@@ -115,32 +125,38 @@ function thin(indices: readonly number[], most: number): readonly number[] {
   return n <= most ? indices : Array.from({ length: most }, (_, i) => indices[Math.floor((i * n) / most)]!);
 }
 
-/** Measures a candidate and keeps the better; a NaN, or a step that changes nothing, is not kept. */
+/** Measures a candidate and keeps the better. */
 async function tryCandidate(
   s: State,
   step: string,
   candidate: PlanBundle,
   facts: Pick<StepRecord, "layers" | "detail"> = {},
 ): Promise<boolean> {
-  const after = await s.judge.db(candidate);
-  const kept = after > s.db;
-  s.steps.push({ step, before: s.db, after, unit: "dB", kept, ...facts });
+  const after = await s.judge.measure(candidate);
+  const kept = after.pooledDb > s.verdict.pooledDb || s.ctx.force === true;
+  if (s.ctx.trace) s.ctx.trace(step, s.verdict, after);
+  s.steps.push({ step, before: s.verdict.pooledDb, after: after.pooledDb, unit: "dB", kept, ...facts });
   if (kept) {
     s.best = candidate;
-    s.db = after;
+    s.verdict = after;
   }
   return kept;
 }
 
+const effortOf = (s: State) => (s.ctx.effort === "best" ? SOLVE_BEST : SOLVE_DEFAULT);
+const solvedAlready = (s: State) => s.steps.some((t) => t.step.startsWith("rounding") && t.kept);
+
 const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
-  rounding: async (s) => {
-    const best = s.ctx.effort === "best";
-    await solveStep(s, "rounding", { lambda: LAMBDA, asymmetric: true, correctBias: true, effort: best ? SOLVE_BEST : SOLVE_DEFAULT });
+  rounding: (s) => solveStep(s, "rounding", { lambda: LAMBDA, asymmetric: true, correctBias: true, effort: effortOf(s) }),
+  // Towards W instead of W*: where many branches are summed, repairing the prefix in every one of them can be too much.
+  "rounding-symmetric": async (s) => {
+    if (!solvedAlready(s))
+      await solveStep(s, "rounding-symmetric", { lambda: LAMBDA, asymmetric: false, correctBias: true, effort: effortOf(s) });
   },
-  // Full bias correction on round-to-nearest weights: a part of the rounding step, worth trying alone where that did not help.
+  // The full bias correction alone, on round-to-nearest weights: a part of both above.
   bias: async (s) => {
-    if (s.steps.some((t) => t.step === "rounding" && t.kept)) return;
-    await solveStep(s, "bias", { lambda: LAMBDA, asymmetric: false, correctBias: true, effort: SOLVE_DEFAULT, keepCodes: true });
+    if (!solvedAlready(s))
+      await solveStep(s, "bias", { lambda: LAMBDA, asymmetric: false, correctBias: true, effort: SOLVE_DEFAULT, keepCodes: true });
   },
 };
 
@@ -157,7 +173,7 @@ async function solveStep(s: State, step: string, options: SolveOptions): Promise
     load: async (i) => (await ctx.data.sample(i)).feeds,
     memoryBytes: ctx.memoryBytes ?? MEMORY,
     seed: ctx.seed ?? 0,
-    solve: (layer, grams) => solveLayer(layer, grams, options),
+    solve: (layer, grams, halves) => solveLayer(layer, grams, halves, options),
     ...(ctx.progress && { progress: ctx.progress }),
     ...(ctx.signal && { signal: ctx.signal }),
   });

@@ -1,11 +1,11 @@
-import { outputErrors } from "../calibrate/auto.ts";
 import type { DataSet } from "../data/types.ts";
 import { lower } from "../export/lower/index.ts";
-import type { Model } from "../graph/ir.ts";
+import type { Model, Value } from "../graph/ir.ts";
 import { writeModel } from "../graph/onnx/index.ts";
 import type { Target } from "../plan/target.ts";
 import type { PlanBundle } from "../plan/types.ts";
-import type { Feeds, Runtime, Session, SessionOptions } from "../runtime/types.ts";
+import { withOutputs } from "../runtime/expose.ts";
+import type { Runtime, Session, SessionOptions } from "../runtime/types.ts";
 
 export interface JudgeOptions {
   readonly model: Model;
@@ -18,6 +18,17 @@ export interface JudgeOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How far a plan's outputs (before a final softmax) are from the float model's. */
+export interface Verdict {
+  /** Pooled: noise and signal summed over all samples; the mean over outputs. */
+  readonly pooledDb: number;
+  /** Mean over samples (and outputs) of each sample's own SQNR. */
+  readonly typicalDb: number;
+}
+
+/** Above this a sample's output is as good as equal: float32 sums in another order are there. */
+const MOST_DB = 80;
+
 /** Measures plans as they would be shipped: lowered, and run beside the float model on the deciding samples. */
 export class Judge {
   readonly #o: JudgeOptions;
@@ -29,25 +40,46 @@ export class Judge {
     this.#o = o;
   }
 
-  /** Output SQNR in dB: mean over the outputs of noise over signal. NaN counts as no signal at all. */
-  async db(bundle: PlanBundle): Promise<number> {
+  /** Runs a plan on every deciding sample. */
+  async measure(bundle: PlanBundle): Promise<Verdict> {
     const { model, target, runtime, session } = this.#o;
-    this.#float ??= runtime.open(writeModel(model), { ...session, label: "prepared model" });
-    const quantized = await runtime.open(writeModel(lower(model, bundle, target)), { ...session, label: "candidate" });
+    const lowered = lower(model, bundle, target);
+    const judged = judgedValues(model);
+    this.#float ??= runtime.open(writeModel(exposed(model, judged)), { ...session, label: "prepared model" });
+    const float = await this.#float;
+    const seen = judgedValues(lowered);
+    const quantized = await runtime.open(writeModel(exposed(lowered, seen)), { ...session, label: "candidate" });
+    const names = judged.map((v) => v.name);
+    const twins = seen.map((v) => v.name);
+    const signal = new Float64Array(names.length);
+    const noise = new Float64Array(names.length);
+    let typical = 0;
+    let terms = 0;
     try {
-      const [ratio] = await outputErrors(await this.#float, quantized, this.#feeds(), [{}]);
-      this.count++;
-      return Number.isNaN(ratio) ? -Infinity : -10 * Math.log10(ratio!);
+      for (const i of this.#o.indices) {
+        this.#o.signal?.throwIfAborted();
+        const { feeds } = await this.#o.data.sample(i);
+        const [y, z] = await Promise.all([float.run(feeds, names), quantized.run(feeds, twins)]);
+        for (const [o, name] of names.entries()) {
+          const a = y[name]!.data;
+          const b = z[twins[o]!]!.data;
+          if (!(a instanceof Float32Array) || !(b instanceof Float32Array)) continue;
+          const [s, n] = energies(a, b);
+          signal[o]! += s;
+          noise[o]! += n;
+          if (!(s > 0)) continue;
+          const db = -10 * Math.log10(n / s);
+          typical += Number.isNaN(db) ? -MOST_DB : Math.max(-MOST_DB, Math.min(MOST_DB, db));
+          terms++;
+        }
+      }
     } finally {
       await quantized.release();
     }
-  }
-
-  async *#feeds(): AsyncGenerator<Feeds> {
-    for (const i of this.#o.indices) {
-      this.#o.signal?.throwIfAborted();
-      yield (await this.#o.data.sample(i)).feeds;
-    }
+    this.count++;
+    const used = [...signal.keys()].filter((o) => signal[o]! > 0);
+    const ratio = used.reduce((sum, o) => sum + noise[o]! / signal[o]!, 0) / Math.max(1, used.length);
+    return { pooledDb: Number.isNaN(ratio) ? -Infinity : -10 * Math.log10(ratio), typicalDb: terms > 0 ? typical / terms : 0 };
   }
 
   async close(): Promise<void> {
@@ -55,4 +87,39 @@ export class Judge {
     this.#float = undefined;
     if (float) await (await float).release();
   }
+}
+
+/** Functions that flatten differences: behind a softmax all confident samples are equal and a few borderline ones decide by chance. */
+const SATURATING = new Set(["Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Identity"]);
+
+/** The outputs of a model, or what goes into a saturating function that makes one. */
+function judgedValues(model: Model): Value[] {
+  return model.graph.outputs.map((out) => {
+    let v = out;
+    while (v.producer && v.producer.domain === "" && SATURATING.has(v.producer.op)) {
+      const before = v.producer.inputs[0];
+      if (!before?.producer || before.graph !== model.graph) break;
+      v = before;
+    }
+    return v;
+  });
+}
+
+function exposed(model: Model, values: readonly Value[]): Model {
+  return withOutputs(
+    model,
+    values.filter((v) => !v.isOutput).map((v) => v.name),
+  );
+}
+
+function energies(a: Float32Array, b: Float32Array): readonly [number, number] {
+  let s = 0;
+  let n = 0;
+  for (let i = 0; i < a.length; i++) {
+    const x = a[i]!;
+    const e = x - b[i]!;
+    s += x * x;
+    n += e * e;
+  }
+  return [s, n];
 }

@@ -1,13 +1,14 @@
 import type { Node, Value } from "../graph/ir.ts";
 import { floats } from "../graph/tensor.ts";
 import { capturedBy } from "../graph/walk.ts";
-import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
 import type { Site } from "../plan/types.ts";
 import { ROUND_MAGIC } from "../quant/affine.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
+import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
 import { type Gram, GramCollector, GramEngine } from "./gram.ts";
 import { boundsOf, type Layer, rowsOf } from "./layers.ts";
 import { dependants, Prefix } from "./prefix.ts";
+import { multiply } from "./solve/linalg.ts";
 import { formOf, type Grid, newSolution, quadratic, type Solution } from "./solve/problem.ts";
 import { type RowGroup, type SolveEffort, solveGroups } from "./solve/rows.ts";
 import { continuousTarget, correctedBias } from "./solve/target.ts";
@@ -25,7 +26,7 @@ export interface SequentialOptions {
   /** Positions that the statistics of a layer with k inputs take, over all samples. */
   readonly positions?: (k: number) => number;
   /** What to do at each layer once its statistics are there. */
-  readonly solve: (layer: Layer, grams: readonly Gram[]) => Solved | Promise<Solved>;
+  readonly solve: (layer: Layer, grams: readonly Gram[], halves: Halves | undefined) => Solved | Promise<Solved>;
   readonly progress?: (done: number, of: number, layer: string) => void;
   readonly signal?: AbortSignal;
 }
@@ -86,7 +87,8 @@ export async function solveSequentially(o: SequentialOptions): Promise<Solved[]>
       for (const layer of wave) {
         o.signal?.throwIfAborted();
         const reader = readers.find((r) => r.serves(layer))!;
-        const solved = await o.solve(layer, await reader.grams(layer.bias !== undefined));
+        const { grams, halves } = await reader.grams(layer.bias !== undefined);
+        const solved = await o.solve(layer, grams, halves);
         streams.setWeight(layer.weight.value, floats(solved.weight, layer.weight.constant.shape));
         if (solved.bias && layer.bias) streams.setConstant(layer.bias.value, floats(solved.bias, layer.bias.value.data!.shape));
         out.push(solved);
@@ -113,7 +115,10 @@ class Reader {
   readonly #layer: Layer;
   readonly #streams: Streams;
   readonly #key: string;
-  readonly #collector: GramCollector;
+  /** Samples in turn, where there are so few positions that one half has to check the other; else one. */
+  #collectors: GramCollector[] = [];
+  readonly #engine: GramEngine;
+  readonly #samples: number;
   readonly #perSample: number;
   readonly #rounding: Rounding | undefined;
   readonly #seed: number;
@@ -135,7 +140,8 @@ class Reader {
       { stream: "float", value: layer.input },
       { stream: "quant", value: layer.input, ...((site || !plain) && !this.#rounding && { at }) },
     ];
-    this.#collector = new GramCollector(layer.groups, layer.k, engine);
+    this.#engine = engine;
+    this.#samples = o.indices.length;
     this.#perSample = Math.max(1, Math.ceil((o.positions ?? positionsWanted)(layer.k) / o.indices.length));
     this.#seed = o.seed;
   }
@@ -146,7 +152,6 @@ class Reader {
 
   async add(sample: number, x: Tensor, xHat: Tensor): Promise<void> {
     const { window, groups, k, columns } = this.#layer;
-    const c = this.#collector;
     if (window && this.#dims !== x.dims.join()) {
       this.#placed = placeWindow(window, x.dims, groups);
       this.#dims = x.dims.join();
@@ -154,6 +159,11 @@ class Reader {
     const total = window ? this.#placed!.positions : (x.data as Float32Array).length / k;
     if (this.#positions.length < total) this.#positions = new Int32Array(total);
     const count = choosePositions(total, this.#perSample, this.#seed, sample, this.#positions);
+    if (this.#collectors.length === 0) {
+      const parts = count * this.#samples < SPLIT_BELOW * k && this.#samples > 1 ? 2 : 1;
+      this.#collectors = Array.from({ length: parts }, () => new GramCollector(groups, k, this.#engine));
+    }
+    const c = this.#collectors[sample % this.#collectors.length]!;
     const write = (from: number, n: number) => {
       const p = from === 0 ? this.#positions : this.#positions.subarray(from);
       for (const [t, into] of [
@@ -175,6 +185,7 @@ class Reader {
         const m = c.shift[g]!;
         for (let r = 0; r < n; r++) for (let i = 0; i < k; i++) m[i]! += b[r * k + i]! / n;
       });
+      for (const other of this.#collectors.slice(1)) other.shift.forEach((m, g) => m.set(c.shift[g]!));
       this.#primed = true;
     }
     for (let from = 0; from < count; ) {
@@ -186,11 +197,25 @@ class Reader {
     }
   }
 
-  async grams(centred: boolean): Promise<Gram[]> {
-    await this.#collector.flush();
-    return this.#collector.finish(centred);
+  /** Of all positions, and of the two halves where they were kept apart. */
+  async grams(centred: boolean): Promise<{ readonly grams: readonly Gram[]; readonly halves: Halves | undefined }> {
+    const [c, d] = this.#collectors;
+    if (!c) throw new Error("internal: no sample reached a layer");
+    await c.flush();
+    if (!d || this.#halves) return { grams: c.finish(centred), halves: this.#halves };
+    await d.flush();
+    this.#halves = [c.finish(centred), d.finish(centred)];
+    c.merge(d);
+    return { grams: c.finish(centred), halves: this.#halves };
   }
+  #halves: Halves | undefined;
 }
+
+/** Statistics of every other sample, and of the rest. */
+export type Halves = readonly [readonly Gram[], readonly Gram[]];
+
+/** With fewer positions than this times k the damping is chosen by trial. */
+const SPLIT_BELOW = 12;
 
 /** A per-tensor Q/DQ. */
 interface Rounding {
@@ -249,16 +274,17 @@ export interface SolveOptions {
 export const LAMBDA = 0.01;
 
 /** Solves one layer from its statistics. */
-export function solveLayer(layer: Layer, grams: readonly Gram[], o: SolveOptions): Solved {
+export function solveLayer(layer: Layer, grams: readonly Gram[], halves: Halves | undefined, o: SolveOptions): Solved {
   const { rows, k, groups, rowStride, kStride } = layer;
   const w = rowsOf(layer, layer.weight.constant.float32());
-  const forms = grams.map((g) => formOf(g.h, k, o.lambda));
+  const grid = gridOf(layer);
+  const lambda = halves && !o.keepCodes ? chooseLambda(w, halves, rows, k, grid, o) : o.lambda;
+  const forms = grams.map((g) => formOf(g.h, k, lambda));
   const targets: RowGroup[] = forms.map((form, g) => ({
     form,
     w: o.asymmetric ? continuousTarget(w[g]!, grams[g]!.cross, form, rows) : w[g]!,
     rows,
   }));
-  const grid = gridOf(layer);
   const solutions = o.keepCodes ? storedRows(layer, targets) : solveGroups(targets, grid, o.effort);
   const weight = new Float32Array(groups * rows * k);
   const codes = new Int32Array(weight.length);
@@ -296,6 +322,48 @@ export function solveLayer(layer: Layer, grams: readonly Gram[], o: SolveOptions
     }
   }
   return { layer, codes, scales, zeros, weight, bias, error: energy > 0 ? error / energy : 0 };
+}
+
+/** Tried from the least: with few positions, and strongly correlated ones, more damping generalizes better. */
+const LAMBDAS = [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3];
+/** Rows that choose the damping: a sample of the layer's, for the time. */
+const TRIAL_ROWS = 16;
+
+/**
+ * The damping whose solution from one half of the samples does best on the other: for V solved from one, the error on the other is
+ * E‖W x − V x̂‖² = V Ĥ Vᵀ − 2 W C Vᵀ + const. A cheap rounding (one scale) of some rows is enough to choose.
+ */
+function chooseLambda(w: readonly Float64Array[], halves: Halves, rows: number, k: number, grid: Grid, o: SolveOptions): number {
+  const trial = Math.min(rows, TRIAL_ROWS);
+  const effort: SolveEffort = { coarse: 3, fine: 0, keep: 1, deep: 0, beam: 0 };
+  let best = o.lambda;
+  let least = Infinity;
+  const v = new Float64Array(trial * k);
+  const vh = new Float64Array(trial * k);
+  for (const lambda of LAMBDAS) {
+    let loss = 0;
+    for (const [fit, check] of [halves, [halves[1], halves[0]] as const]) {
+      const groups = fit.map((gram, g): RowGroup => {
+        const form = formOf(gram.h, k, lambda);
+        const part = w[g]!.subarray(0, trial * k);
+        return { form, w: o.asymmetric ? continuousTarget(part, gram.cross, form, trial) : part, rows: trial };
+      });
+      solveGroups(groups, grid, effort).forEach((s, g) => {
+        const nb = s.scales.length / trial;
+        for (let m = 0; m < trial; m++)
+          for (let i = 0; i < k; i++) v[m * k + i] = s.codes[m * k + i]! * s.scales[m * nb + Math.floor(i / grid.block)]!;
+        multiply(v, check[g]!.h, trial, k, k, vh);
+        for (let p = 0; p < vh.length; p++) loss += v[p]! * vh[p]!;
+        multiply(w[g]!.subarray(0, trial * k), check[g]!.cross, trial, k, k, vh);
+        for (let p = 0; p < vh.length; p++) loss -= 2 * v[p]! * vh[p]!;
+      });
+    }
+    if (loss < least) {
+      least = loss;
+      best = lambda;
+    }
+  }
+  return best;
 }
 
 /** The plan's own codes as a solution. */
