@@ -1,4 +1,3 @@
-import { DTYPES } from "../quant/dtype.ts";
 import type { Attr } from "./attr.ts";
 import type { Graph, Model, Node, Value } from "./ir.ts";
 import { asFloat32, asIntegers, type TensorData } from "./tensor.ts";
@@ -80,14 +79,11 @@ export function printTensor(t: TensorData): string {
 function elements(t: TensorData): readonly (number | string)[] | undefined {
   const few = t.byteLength > 64 * MOST ? { ...t, bytes: () => t.bytes().subarray(0, 64) } : t;
   if (t.dtype === "float32") return Array.from(asFloat32(few), (x) => Number(x.toPrecision(6)));
-  const k = DTYPES[t.dtype];
-  if (k.kind === "bool" || ((k.kind === "int" || k.kind === "uint") && ["int64", "uint64", "int32", "int8", "uint8"].includes(t.dtype))) {
-    try {
-      return asIntegers(few);
-    } catch {
-      return undefined;
-    }
+  if (t.dtype === "int64" || t.dtype === "uint64") {
+    const b = few.bytes().slice();
+    return Array.from(t.dtype === "int64" ? new BigInt64Array(b.buffer) : new BigUint64Array(b.buffer), String);
   }
+  if (["int32", "int8", "uint8", "bool"].includes(t.dtype)) return asIntegers(few);
   return undefined;
 }
 

@@ -18,6 +18,7 @@ import { foldPad } from "./rules/fold-pad.ts";
 import { foldShape } from "./rules/fold-shape.ts";
 import { inlineFunctions } from "./rules/inline-functions.ts";
 import { nameNodes } from "./rules/name-nodes.ts";
+import { plainSoftmax } from "./rules/plain-softmax.ts";
 import type { Types } from "./types.ts";
 
 export { foldConstants } from "./constants/index.ts";
@@ -30,7 +31,7 @@ export const PREPARE_VERSION = "prepare/1";
 /** Rules that need no types, in order. */
 export const CLEANUP: readonly Rule[] = [nameNodes, constantNodes, constantInputs, dropDead, dropIdentity];
 /** Rules that use types, in order. */
-export const REWRITES: readonly Rule[] = [foldShape, foldPad, foldBatchnorm, foldAffine, dropIdentity, dropDead, nameNodes];
+export const REWRITES: readonly Rule[] = [foldShape, plainSoftmax, foldPad, foldBatchnorm, foldAffine, dropIdentity, dropDead, nameNodes];
 
 /** Q/DQ per channel needs 13, and with it Squeeze, Softmax and others have the meaning that rules and gradients are written for. */
 const LEAST_OPSET = 13;
@@ -42,6 +43,8 @@ export interface PrepareOptions {
   readonly report?: Report;
   /** One sample: shapes are then those seen with it. */
   readonly feeds?: Feeds;
+  /** The opset that the output needs, when that is more than 13. */
+  readonly targetOpset?: number;
   /** Rules to leave out, by name (`fold-constants` too). */
   readonly without?: readonly string[];
 }
@@ -64,11 +67,12 @@ export async function prepareModel(source: Model, runtime: Runtime, options: Pre
   const job = new Job(model, options);
   job.inlineFunctions();
   job.run(CLEANUP);
-  await job.foldConstants(runtime);
-  ({ types: job.types, seen: job.seen } = await probeTypes(model, runtime, options.feeds));
-  job.run(REWRITES);
-  if (job.counts.has("fold-shape")) {
+  job.raiseOpset(Math.max(LEAST_OPSET, options.targetOpset ?? 0));
+  for (let shapes = -1; shapes !== job.count("fold-shape"); ) {
+    // A shape that becomes a constant tells the shapes behind it.
+    shapes = job.count("fold-shape");
     await job.foldConstants(runtime);
+    await job.probe(runtime, options.feeds);
     job.run(REWRITES);
   }
   return {
@@ -97,19 +101,37 @@ class Job {
       model,
       report: options.report ?? (() => {}),
       typeOf: (v) => this.#typeOf(v),
+      retype: (v, like) => {
+        for (const map of [this.types, this.seen]) {
+          const t = map.get(like);
+          if (t) map.set(v, t);
+          else map.delete(v);
+        }
+      },
       get fixedShapes() {
         return model.graph.inputs.every((v) => staticShape(v.type) !== undefined);
       },
     };
   }
 
+  count(rule: string): number {
+    return this.counts.get(rule) ?? 0;
+  }
+
+  async probe(runtime: Runtime, feeds: Feeds | undefined): Promise<void> {
+    ({ types: this.types, seen: this.seen } = await probeTypes(this.model, runtime, feeds));
+  }
+
   /** To the least opset that every stage behind speaks. A refusal leaves the model where it is; then lowering says what is in the way. */
-  raiseOpset(): void {
+  raiseOpset(target: number): void {
     const now = this.model.opsets.get("");
-    if (now === undefined || now >= LEAST_OPSET || this.#without.has("opset")) return;
-    const { changes, refused } = convertOpset(this.model, LEAST_OPSET);
+    if (now === undefined || now >= target || this.#without.has("opset")) return;
+    const { changes, refused } = convertOpset(this.model, target);
+    this.counts.set("opset", target - now);
     for (const c of changes) this.counts.set(`opset-${c.rule}`, c.count);
-    for (const r of refused) this.refusals.set(`opset ${r.node}`, { rule: "opset", node: r.node, why: r.why });
+    for (const r of refused) this.#refuse("opset", r.node, r.why);
+    if (refused.length > 0) this.counts.delete("opset");
+    this.run(CLEANUP);
   }
 
   #typeOf(v: Value): ValueType | undefined {

@@ -9,6 +9,8 @@ export interface Context {
   readonly report: Report;
   /** Types known so far: of constants and inputs, of the model's value_info, and after probing of nearly every value. */
   typeOf(v: Value): ValueType | undefined;
+  /** A rule gave `v` the place of `like`: what is known of that holds for it. */
+  retype(v: Value, like: Value): void;
   /** True when every graph input has a fixed shape, so that a shape derived by the runtime holds for every sample. */
   readonly fixedShapes: boolean;
 }

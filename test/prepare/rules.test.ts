@@ -41,7 +41,7 @@ describe("constants", () => {
     const codes: string[] = [];
     const p = await lawful(runtime, b.output(b.node("Add", [x, w], {}, "y")), 0, { report: (d) => codes.push(d.code) });
     expect(printModel(p.model)).toMatchInlineSnapshot(`
-      "opset 9, ir 4
+      "opset 13, ir 7
       main(x: float32[N,3]) -> (y: ?)
         y = Add(x, w=float32[3] {1, 2, 3})"
     `);
@@ -388,6 +388,35 @@ describe("fold-affine", () => {
   });
 });
 
+describe("older opsets", () => {
+  const softmax = (shape: readonly (number | string)[], axis: number) => {
+    const b = new Builder(11, 6);
+    return b.output(b.node("Softmax", [b.node("Neg", [b.input("x", shape)], {}, "n")], { axis }, "y"));
+  };
+  test("a Softmax over the last axis stays one node; over several it needs a matrix", async () => {
+    expect(printModel((await lawful(runtime, softmax(["N", 3, 4], 2), 0)).model)).toMatchInlineSnapshot(`
+      "opset 13, ir 7
+      main(x: float32[N,3,4]) -> (y: ?)
+        n = Neg(x)
+        y = Softmax(n) axis=-1"
+    `);
+    expect(printModel((await lawful(runtime, softmax([2, 5], 1), 0)).model)).toMatchInlineSnapshot(`
+      "opset 13, ir 7
+      main(x: float32[2,5]) -> (y: ?)
+        n = Neg(x)
+        y = Softmax(n) axis=-1"
+    `);
+    expect(printModel((await lawful(runtime, softmax([2, 3, 4], 1), 0)).model)).toMatchInlineSnapshot(`
+      "opset 13, ir 7
+      main(x: float32[2,3,4]) -> (y: ?)
+        n = Neg(x)
+        y_Flatten_out = Flatten(n) axis=1  # opset/flatten-axis
+        y_inner = Softmax(y_Flatten_out) axis=-1
+        y = Reshape(y_inner, y_Shape_out=int64[3] {2, 3, 4})  # opset/flatten-axis"
+    `);
+  });
+});
+
 describe("fold-pad", () => {
   const padded = (
     pads: readonly number[],
@@ -439,6 +468,7 @@ describe("fold-pad", () => {
     await attempt(padded([0, 0, 1, 1, 0, 0, 1, 1], 0, pool({}, "MaxPool")));
     await attempt(padded([0, 0, 1, 1, 0, 0, 1, 1], 0, pool({ pads: [1, 1, 1, 1] })));
     await attempt(padded([0, 0, 1, 1, 0, 0, 1, 1], 0, pool({ ceil_mode: 1, strides: [2, 2] })));
+    await attempt(padded([0, 0, 2, 1, 0, 0, 1, 1], 0, pool({})));
     expect(reasons).toMatchInlineSnapshot(`
       [
         "fold-pad at padded: it pads with another number than 0",
@@ -448,6 +478,7 @@ describe("fold-pad", () => {
         "fold-pad at padded: a max pool pads with −∞, not with 0",
         "fold-pad at padded: it does not count its own padding (at "y")",
         "fold-pad at padded: its ceil_mode adds a window at the border (at "y")",
+        "fold-pad at padded: the padding would be as large as its kernel (at "y")",
       ]
     `);
   });

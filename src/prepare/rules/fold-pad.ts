@@ -48,7 +48,12 @@ export const foldPad = nodeRule<Bind>({
         return refuse(consumer, "it does not count its own padding");
     }
     const extra = [...all.slice(2, rank), ...all.slice(rank + 2)];
-    return matched({ pad, consumer, pads: extra.map((p, i) => p + (own?.[i] ?? 0)) });
+    const pads = extra.map((p, i) => p + (own?.[i] ?? 0));
+    const kernel = intsAttr(consumer, "kernel_shape");
+    // The runtime refuses pools with windows of nothing but padding.
+    if (pool && pads.some((p, i) => p >= (kernel?.[i % spatial] ?? 0)))
+      return refuse(consumer, "the padding would be as large as its kernel");
+    return matched({ pad, consumer, pads });
   },
   apply({ pad, consumer, pads }) {
     const g = pad.graph;
