@@ -1,16 +1,16 @@
 import { encodeStats } from "./calibrate/file.ts";
-import { type AutoCandidate, calibratorOf, chooseAuto, chooseRange, collectStats, mergeStats, splitForAuto } from "./calibrate/index.ts";
+import { type AutoCandidate, calibratorOf, chooseAuto, chooseRange, collectStats, joinParts, splitForAuto } from "./calibrate/index.ts";
 import type { Stats } from "./calibrate/types.ts";
 import type { DataSet } from "./data/types.ts";
 import { QcError } from "./diagnostics.ts";
 import { lower } from "./export/lower/index.ts";
 import type { Model } from "./graph/ir.ts";
 import { writeModel } from "./graph/onnx/index.ts";
+import type { ValueType } from "./graph/types.ts";
 import { sha256 } from "./io/hash.ts";
 import type { Job } from "./job.ts";
 import type { Target } from "./plan/target.ts";
 import type { PlanBundle } from "./plan/types.ts";
-import type { Types } from "./prepare/index.ts";
 import type { Proposal } from "./ptq/propose.ts";
 import { planOf, type RangeOf } from "./ptq/ranges.ts";
 import type { Feeds, SessionOptions } from "./runtime/types.ts";
@@ -19,13 +19,16 @@ import { floatsOf } from "./verify/sums.ts";
 export interface Calibrated {
   /** Over every calibrate sample that was drawn. */
   readonly stats: Stats;
-  /** For `auto`: statistics of the samples that set the candidates' ranges, and the samples that choose. */
-  readonly trial?: { readonly stats: Stats; readonly select: readonly number[] };
+  /** For `auto`: each fold's samples judge ranges that they did not set; `confirm` then judges the ranges over all of them. */
+  readonly trial?: {
+    readonly folds: readonly { readonly stats: Stats; readonly select: readonly number[] }[];
+    readonly confirm: readonly number[];
+  };
 }
 
 export interface CalibrateInput {
   readonly model: Model;
-  readonly types: Types;
+  readonly types: ReadonlyMap<string, ValueType>;
   readonly values: readonly string[];
   readonly data: DataSet;
   readonly indices: readonly number[];
@@ -51,12 +54,16 @@ export async function calibrateValues(job: Job, o: CalibrateInput): Promise<Cali
       ...(job.signal === undefined ? {} : { signal: job.signal }),
     });
   const split = o.calibrator === "auto" ? splitForAuto(o.indices, o.data.roles.select, o.data.sequences) : undefined;
-  if (split === undefined || split.select.length === 0) return { stats: await collect(o.indices, 0) };
-  const stats = await collect(split.ranges, 0);
-  const chosen = new Set(split.ranges);
-  const rest = o.indices.filter((i) => !chosen.has(i));
-  const whole = rest.length === 0 ? stats : mergeStats([stats, await collect(rest, split.ranges.length)]);
-  return { stats: whole, trial: { stats, select: split.select } };
+  const [first, second] = split?.folds ?? [];
+  if (split === undefined || first === undefined) return { stats: await collect(o.indices, 0) };
+  const stats = await collect(first.ranges, 0);
+  if (second === undefined) return { stats, trial: { folds: [{ stats, select: first.select }], confirm: [] } };
+  const other = await collect(second.ranges, first.ranges.length);
+  const folds = [
+    { stats, select: first.select },
+    { stats: other, select: second.select },
+  ];
+  return { stats: joinParts([stats, other]), trial: { folds, confirm: split.confirm } };
 }
 
 export interface ChooseInput {
@@ -75,12 +82,22 @@ export async function chooseRanges(job: Job, o: ChooseInput): Promise<PlanBundle
   const { stats, trial } = o.calibrated;
   const plan = (s: Stats, c: AutoCandidate["calibrator"], report: Job["report"]) => planOf(o.proposal, s, rangesBy(c, report), { report });
   if (o.calibrator !== "auto") return named(plan(stats, calibratorNamed(o.calibrator), job.report), stats, o.calibrator);
+  const folds = trial?.folds ?? [];
+  const judge = (s: Stats, candidates: readonly AutoCandidate[], select: readonly number[]) =>
+    errorsOf(
+      job,
+      o,
+      candidates.map((c) => plan(s, c.calibrator, () => {})),
+      select,
+    );
   const choice = await chooseAuto({
-    samples: trial?.select.length ?? 0,
-    evaluate: (candidates) => {
-      const plans = candidates.map((c) => plan(trial!.stats, c.calibrator, () => {}));
-      return errorsOf(job, o, plans, trial!.select);
+    samples: folds.reduce((n, f) => n + f.select.length, 0),
+    async evaluate(candidates) {
+      const all: (readonly number[])[] = [];
+      for (const f of folds) all.push(await judge(f.stats, candidates, f.select));
+      return candidates.map((_, i) => all.reduce((sum, e) => sum + e[i]! / all.length, 0));
     },
+    ...(trial !== undefined && trial.confirm.length > 0 && { confirm: (c: readonly AutoCandidate[]) => judge(stats, c, trial.confirm) }),
   });
   return named(plan(stats, choice.chosen.calibrator, job.report), stats, choice.chosen.spec);
 }

@@ -159,7 +159,8 @@ function trialOf(
   select: readonly number[] | undefined,
 ): Calibrated {
   checkStats(stats, { model: read.hashes, prepare: prepared.version, values });
-  return { stats, ...(select === undefined ? {} : { trial: { stats, select: splitForAuto([], select).select } }) };
+  const folds = splitForAuto([], select).folds.map((f) => ({ stats, select: f.select }));
+  return { stats, ...(folds.length > 0 && { trial: { folds, confirm: [] } }) };
 }
 
 export interface ApplyOptions extends Wished<typeof APPLY>, RunOptions {}

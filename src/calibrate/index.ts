@@ -12,10 +12,19 @@ import { joinParts } from "./merge.ts";
 import { reduceRanges, reducible } from "./reduce.ts";
 import type { Stats, ValueStats } from "./types.ts";
 
-export { type AutoCandidate, type AutoChoice, type AutoSplit, autoCandidates, chooseAuto, outputErrors, splitForAuto } from "./auto.ts";
+export {
+  type AutoCandidate,
+  type AutoChoice,
+  type AutoFold,
+  type AutoSplit,
+  autoCandidates,
+  chooseAuto,
+  outputErrors,
+  splitForAuto,
+} from "./auto.ts";
 export { CALIBRATORS, type ChooseOptions, calibratorOf, chooseRange, minmax, percentile } from "./calibrators.ts";
 export { checkStats, readStats, writeStats } from "./file.ts";
-export { mergeStats, mergeValueStats } from "./merge.ts";
+export { joinParts, mergeStats, mergeValueStats } from "./merge.ts";
 export { type ParametricSite, parametricQdq, siteFeeds } from "./parametric.ts";
 
 export interface CollectOptions {
