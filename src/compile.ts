@@ -6,6 +6,7 @@ import { lower } from "./export/lower/index.ts";
 import { checkModel } from "./graph/check.ts";
 import type { Model } from "./graph/ir.ts";
 import { writeModel } from "./graph/onnx/index.ts";
+import { pathOfNode } from "./graph/walk.ts";
 import { sha256 } from "./io/hash.ts";
 import { type Job, RUN_KEYS, type RunOptions, refuseErrors, type StageFacts, withJob } from "./job.ts";
 import { DEFAULT_SAMPLES, type Effort, type Parsed, QUANTIZE, type QuantizeFlags, settle } from "./options.ts";
@@ -172,7 +173,7 @@ export function propose(
   prepared: Prepared,
   { options, target, recipe }: Pick<Settled, "target" | "recipe"> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
 ): Proposal {
-  return proposeSites({
+  const proposal = proposeSites({
     model: prepared.model,
     types: prepared.types,
     target,
@@ -183,6 +184,14 @@ export function propose(
     tool: TOOL,
     seed: options.seed,
   });
+  refuseNonFinite(proposal);
+  return proposal;
+}
+
+/** A scale over NaN or infinity is none. All offenders are named. */
+function refuseNonFinite(p: Proposal): void {
+  const bad = p.weights.filter((w) => !w.float32().every(Number.isFinite));
+  if (bad.length > 0) throw new QcError(bad.map((w) => ({ code: "plan/not-finite", value: w.path, node: pathOfNode(w.nodes[0]!) })));
 }
 
 /** Statistics of exactly the values that the proposal asks for; two parts when `auto` needs samples that set no ranges. */

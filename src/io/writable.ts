@@ -4,7 +4,7 @@ import { dirname, resolve } from "node:path";
 /** Why a file could not be written at `path`; undefined: it could. Looks before hours of work are done for nothing; changes nothing. */
 export function unwritableReason(path: string): string | undefined {
   const target = resolve(path);
-  if (statSync(target, { throwIfNoEntry: false })?.isDirectory()) return "it is a folder";
+  if (statOf(target)?.isDirectory()) return "it is a folder";
   let folder = dirname(target);
   for (;;) {
     const stat = statOf(folder);
