@@ -44,6 +44,18 @@ export class FakeQuants {
     return node.outputs[0]!;
   }
 
+  /** A Relu that only fake quantizers with the zero point at the bottom read goes: they clip at 0 themselves, forward and backward. */
+  absorbRelus(g: Graph): void {
+    for (const relu of [...g.nodes]) {
+      if (relu.op !== "Relu" || relu.domain !== "") continue;
+      const y = relu.outputs[0]!;
+      const readers = y.uses.map((u) => this.affine.get(u.node));
+      if (y.isOutput || y.uses.length === 0 || !readers.every((a) => a && bounds(a).lo.every((v) => v === 0))) continue;
+      g.replaceAllUses(y, relu.inputs[0]!);
+      g.remove(relu);
+    }
+  }
+
   #codes(r: Row): (Value | undefined)[] {
     const inside = r.op("And", r.op("GreaterOrEqual", r.x(), r.x(1)), r.op("LessOrEqual", r.x(), r.x(2)));
     return [r.where(inside, r.dy(), 0)];
@@ -58,8 +70,11 @@ export class FakeQuants {
       return perChannel(r.e, r.op("Mul", s, k), a, r.x());
     };
     const low = lo.every((v) => v === 0) && isPositive(x) ? undefined : at(lo);
-    const below = r.op("LessOrEqual", x, at(hi));
-    const inside = low ? r.op("And", below, r.op("GreaterOrEqual", x, low)) : below;
+    const inside = !low
+      ? r.op("LessOrEqual", x, at(hi))
+      : a.axis === undefined
+        ? r.op("Equal", r.op("Clip", x, low, at(hi)), x)
+        : r.op("And", r.op("LessOrEqual", x, at(hi)), r.op("GreaterOrEqual", x, low));
     const dx = r.where(inside, r.dy(), 0);
     if (!r.need(1)) return [dx];
     const sum = (v: Value) => {

@@ -80,6 +80,7 @@ export function buildStudent(prepared: Model, bundle: PlanBundle, rates: Trained
   const weights = addWeights(g, bundle, resolve, rates, fakeQuants, params);
   const seen = new Map<string, Value>();
   const activations = addActivations(model, bundle, resolve, rates, fakeQuants, params, seen);
+  fakeQuants.absorbRelus(g);
   const biases = rates.biases > 0 ? biasParams(g, rates.biases, new Set(params.map((p) => p.value))) : [];
   params.push(...biases);
   return { model, params, fakeQuants, weights, activations, biases, seen };

@@ -388,3 +388,12 @@ function batches(o: QatOptions, d: Descent): (step: number) => Promise<Feeds> {
     return feeds;
   };
 }
+
+/** The graph of one step as `trainQat` would run it, for measuring. */
+export async function debugStep(t: TrainQat): Promise<{ readonly graph: StepGraph }> {
+  const o: QatOptions = { ...QAT_DEFAULTS, ...t.options };
+  t = { ...t, model: raised(t.model) };
+  const samples = await load(t.data, roles(t.data, o.seed).train);
+  const { size, accumulate, types } = await batchSize(t, o, samples);
+  return { graph: await stepGraph(t, o, types, size, accumulate, false) };
+}

@@ -185,6 +185,13 @@ export const CASES: Partial<Record<OnnxOp, readonly Make[]>> = {
   Conv: [
     (r) => convolution(r, false),
     (r) => ({ inputs: [whole(r, [2, 3, 4, 5]), whole(r, [2, 3, 1, 1])], attrs: { strides: [r.int(1, 2), 1] }, mode: "exact" }),
+    // Enough channels and positions for one product a tap; enough channels on few positions for all taps at once.
+    (r) => ({
+      inputs: [whole(r, [2, 9, 11, 12]), whole(r, [3, 9, r.int(1, 3), 3])],
+      attrs: { pads: [1, 0, 1, 2], dilations: [1, r.int(1, 2)] },
+      mode: "exact",
+    }),
+    (r) => ({ inputs: [whole(r, [2, 9, 5, 4]), whole(r, [3, 9, 3, 2])], attrs: { pads: [1, 0, 1, 1] }, mode: "exact" }),
   ],
   ConvTranspose: [
     (r) => convolution(r, true),
