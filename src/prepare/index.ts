@@ -102,6 +102,7 @@ class Job {
       report: options.report ?? (() => {}),
       typeOf: (v) => this.#typeOf(v),
       retype: (v, like) => {
+        v.type = like.type;
         for (const map of [this.types, this.seen]) {
           const t = map.get(like);
           if (t) map.set(v, t);

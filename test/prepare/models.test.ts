@@ -9,6 +9,7 @@ import { opFacts } from "../../src/graph/ops/index.ts";
 import { printModel } from "../../src/graph/print.ts";
 import { allNodes } from "../../src/graph/walk.ts";
 import { type Prepared, prepareModel } from "../../src/prepare/index.ts";
+import { profileModel } from "../../src/prepare/profile.ts";
 import { findRegions } from "../../src/prepare/regions.ts";
 import { createRuntime } from "../../src/runtime/index.ts";
 import type { Feeds, Runtime } from "../../src/runtime/types.ts";
@@ -150,6 +151,21 @@ describe.skipIf(absent)("prepare on real models", () => {
     const x = head.constant.float32();
     const y = table.constant.float32();
     expect([x[1], x[8192]]).toEqual([y[512], y[1]]);
+  });
+
+  test.each([
+    // MLPerf Tiny publishes 12.5, 7.5, 2.7 and 0.26 million (resnet8, vww, kws, anomaly); He et al. 41 million for ResNet-20.
+    ["cifar/resnet8_cifar10.onnx", 12.5e6],
+    ["vww/vww_mobilenetv1_025_96.onnx", 7.5e6],
+    ["kws/kws_dscnn.onnx", 2.7e6],
+    ["anomaly/ad01_autoencoder.onnx", 0.264e6],
+    ["cifar/resnet20_cifar10.onnx", 40.8e6],
+  ])("%s costs %d operations", async (file, want) => {
+    const p = await profileModel(loadModel(join(folder, file)), runtime);
+    expect(p.uncounted).toEqual([]);
+    expect(p.memory.unknown).toEqual([]);
+    expect(Math.abs(p.macs / want - 1)).toBeLessThan(0.03);
+    expect(p.memory.peakBytes).toBeLessThan(p.memory.totalBytes);
   });
 
   test("with a sample, shapes are those seen, inside branches too", async () => {

@@ -36,8 +36,8 @@ export function intsToInput(n: Node, name: string, index: number, ctx: StepConte
 
 /** A node just before `n` with one output. */
 export function before(n: Node, rule: string, op: string, inputs: readonly (Value | undefined)[], attrs: Record<string, Attr> = {}): Value {
-  return n.graph.insertBefore(n, { op, inputs, attrs, origin: origin(rule, n), name: n.graph.freshName(`${n.name || n.op}_${op}`) })
-    .outputs[0]!;
+  const outputs = [n.graph.freshName(`${n.name || n.op}_${op}`)];
+  return n.graph.insertBefore(n, { op, inputs, attrs, outputs, origin: origin(rule, n) }).outputs[0]!;
 }
 
 /**
@@ -54,7 +54,8 @@ export function after(
   const out = n.outputs[index]!;
   const uses = [...out.uses];
   const spec = make(out);
-  const node = g.insertAfter(n, { ...spec, origin: origin(rule, n), name: g.freshName(`${n.name || n.op}_${spec.op}`) });
+  const outputs = [g.freshName(`${n.name || n.op}_${spec.op}`)];
+  const node = g.insertAfter(n, { ...spec, outputs, origin: origin(rule, n) });
   const made = node.outputs[0]!;
   made.type = out.type;
   for (const u of uses) u.node.graph.replaceUse(u.node, u.input, made);
