@@ -8,17 +8,16 @@ import type { ValueStats } from "./types.ts";
 export const REDUCED = {
   min: "qc_calibrate_min",
   max: "qc_calibrate_max",
-  sum: "qc_calibrate_sum",
   magnitude: "qc_calibrate_magnitude",
   size: "qc_calibrate_size",
 } as const;
 
 /**
- * A run in which max |x| exceeds this many times mean |x| may hold outliers that an 8-bit range over them would drown the rest in, and
- * only a histogram can tell. Below it the rest is safe: without the largest 0.1 % of the elements, which hold at most 0.001 max of the
- * mean, the mean is still 0.0146 max = 1.9 steps of max / 127.
+ * A run in which max |x| exceeds this many times mean |x| may hold outliers that an 8-bit range over them would drown the rest in
+ * (below one bit, 6 dB: step / sqrt(12) > rms / 2), and only a histogram can tell. Otherwise the rest is safe: the largest 0.1 % hold at
+ * most 0.001 max of the mean, so the others have rms >= mean >= (1 / 180 - 0.001) max = max / 220 = 2 (max / 127) / sqrt(12).
  */
-const OUTLYING = 64;
+const OUTLYING = 180;
 
 /** Where the runtime's thread finds `observe`. */
 export const MODULE: string = import.meta.url;
@@ -51,13 +50,13 @@ export function observe(args: ObserveArgs): Fold {
       if (reduced.length > 0) {
         const min = floatsOf(outputs[REDUCED.min], REDUCED.min);
         const max = floatsOf(outputs[REDUCED.max], REDUCED.max);
+        const magnitude = floatsOf(outputs[REDUCED.magnitude], REDUCED.magnitude);
         // A sum is not finite when an element is not (or when it overflows: then the elements are looked at, no harm done).
         // Minimum and maximum alone may lose a NaN.
-        if (!floatsOf(outputs[REDUCED.sum], REDUCED.sum).every(Number.isFinite)) {
+        if (!magnitude.every(Number.isFinite)) {
           notFinite.push(index);
           return;
         }
-        const magnitude = floatsOf(outputs[REDUCED.magnitude], REDUCED.magnitude);
         const size = outputs[REDUCED.size]!.data as BigInt64Array;
         for (let i = 0; i < reduced.length; i++) {
           const n = Number(size[i]!);
