@@ -50,4 +50,13 @@ export const QAT = {
       `Samples "${f.first}" and "${f.second}" cannot share a batch: input "${f.input}" is [${f.shapes[0]!.join(", ")}] and [${f.shapes[1]!.join(", ")}]`,
       "Train with a batch of 1, or make the samples one size.",
     ),
+  "qat/foreign-list": (f: { readonly part: "structure" | "weights" }) =>
+    error(`The list belongs to another model (its ${f.part} differs)`, "Give the plan and the list that qc qat insert used and wrote."),
+  "qat/bad-list": (f: { readonly file: string; readonly why: string }) =>
+    error(`"${f.file}" cannot be read as a list of trainable tensors: ${f.why}`, "It is written by qc qat insert, beside the model."),
+  "qat/import-faults": (f: { readonly faults: readonly { readonly name: string; readonly why: string }[] }) =>
+    error(
+      `${plural(f.faults.length, "trained tensor")} cannot be taken back: ${list(f.faults.map((x) => `${x.name} ${x.why}`))}`,
+      "The trained file must keep the initializer names of the list; scales stay finite and above 0.",
+    ),
 } as const satisfies Section;

@@ -1,4 +1,6 @@
 export { AUGMENTATIONS, type Augmentation, augment, fittingAugmentations } from "./augment.ts";
+export { importQat, parseQatList } from "./import.ts";
+export { type InsertForm, insertQat, type QatList } from "./insert.ts";
 export { OPTIMIZERS, type Optimizer } from "./optimizer.ts";
 export { QAT_DEFAULTS, type QatOptions } from "./options.ts";
 export { type QatCheckpoint, type QatProgress, type QatResult, type TrainQat, trainQat } from "./train.ts";

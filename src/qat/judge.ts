@@ -1,14 +1,15 @@
 import { Emit } from "../grad/index.ts";
 import type { Model } from "../graph/ir.ts";
 import { writeModel } from "../graph/onnx/index.ts";
-import { floats, type TensorData, tensorFrom } from "../graph/tensor.ts";
+import { floats, tensorFrom } from "../graph/tensor.ts";
 import { tensorType, type ValueType } from "../graph/types.ts";
-import type { Numbers, Plan, PlanBundle, Replacement, Site } from "../plan/types.ts";
+import type { PlanBundle, Replacement, Site } from "../plan/types.ts";
 import { elementCount, isIntDType } from "../quant/dtype.ts";
 import type { Feeds, Runtime, Session, Tensor } from "../runtime/types.ts";
 import { batchOf } from "./shapes.ts";
 import { bindParams, flatInit, layout, type Param } from "./step.ts";
 import { buildStudent, type Student, type Trained } from "./student.ts";
+import { numbersOf, referenced } from "./tensors.ts";
 
 export interface Judged {
   /** Mean over the outputs of ‖s − t‖²/‖t‖². */
@@ -192,28 +193,4 @@ function argmax(x: Float32Array, from: number, n: number): number {
   let best = from;
   for (let i = from + 1; i < from + n; i++) if (x[i]! > x[best]!) best = i;
   return best - from;
-}
-
-function numbersOf(tensors: Map<string, TensorData>, name: string, x: Float32Array): Numbers {
-  if (x.length === 1) return [x[0]!];
-  tensors.set(name, floats(x));
-  return { tensor: name };
-}
-
-/** The tensors that a plan names: those it no longer names are dropped. */
-function referenced(plan: Plan, tensors: ReadonlyMap<string, TensorData>): ReadonlyMap<string, TensorData> {
-  const names = new Set<string>();
-  const add = (n: Numbers) => {
-    if ("tensor" in n) names.add(n.tensor);
-  };
-  for (const s of plan.sites) {
-    if (s.kind === "static" || s.kind === "weight") {
-      add(s.scale);
-      add(s.zeroPoint);
-    }
-    if (s.kind === "weight" && s.codes) names.add(s.codes.tensor);
-  }
-  for (const r of plan.replacements) names.add(r.tensor.tensor);
-  for (const i of plan.insertions) names.add(i.by.tensor);
-  return new Map([...tensors].filter(([name]) => names.has(name)));
 }

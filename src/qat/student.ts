@@ -87,7 +87,7 @@ export function buildStudent(prepared: Model, bundle: PlanBundle, rates: Trained
 }
 
 /** Latent codes: the code itself, moved by what rounding cut off where the code is the nearest one. */
-function latent(
+export function latent(
   codes: Int32Array,
   zero: (i: number) => number,
   real: Float32Array | undefined,
@@ -320,7 +320,7 @@ function placeAfter(g: Graph, value: Value, scale: Value) {
 }
 
 /** Float biases of products that read quantized weights: constants of one axis at a bias input, or added right behind a product. */
-function biasParams(g: Graph, rate: number, taken: ReadonlySet<Value>): Param[] {
+export function biasParams(g: Graph, rate: number, taken: ReadonlySet<Value>): Param[] {
   const out = new Map<Value, Param>();
   const add = (v: Value | undefined) => {
     if (!v?.isConstant || v.graph !== g || v.data?.dtype !== "float32" || taken.has(v) || out.has(v)) return;

@@ -2,7 +2,6 @@ import { Random } from "../data/random.ts";
 import type { DataSet, Sample } from "../data/types.ts";
 import { QcError, type Report } from "../diagnostics.ts";
 import { Emit } from "../grad/index.ts";
-import { cloneModel } from "../graph/clone.ts";
 import type { Model, Value } from "../graph/ir.ts";
 import { tensorType, type ValueType } from "../graph/types.ts";
 import type { PlanBundle, StepRecord } from "../plan/types.ts";
@@ -13,7 +12,7 @@ import { graft } from "./graft.ts";
 import { Judge, type Judged } from "./judge.ts";
 import { classLabels } from "./labels.ts";
 import { crossEntropy, distillation, relativeError } from "./losses.ts";
-import { raiseForTraining } from "./opset.ts";
+import { raisedForTraining } from "./opset.ts";
 import { optimizerSchedule } from "./optimizer.ts";
 import { QAT_DEFAULTS, type QatOptions } from "./options.ts";
 import { cutPoints, outputPoints } from "./points.ts";
@@ -84,7 +83,7 @@ export async function trainQat(t: TrainQat): Promise<QatResult> {
   const o: QatOptions = { ...QAT_DEFAULTS, ...t.options };
   const began = performance.now();
   // The plan's model keeps its opset; training works on a raised copy of the same meaning, with the same names.
-  t = { ...t, model: raised(t.model) };
+  t = { ...t, model: raisedForTraining(t.model) };
   const { data, model, runtime } = t;
   const { train, select } = roles(data, o.seed);
   if (train.length === 0) throw new QcError({ code: "qat/no-data", set: data.name });
@@ -113,12 +112,6 @@ export async function trainQat(t: TrainQat): Promise<QatResult> {
   } finally {
     await judge.close();
   }
-}
-
-function raised(model: Model): Model {
-  const copy = cloneModel(model);
-  raiseForTraining(copy);
-  return copy;
 }
 
 const seconds = (since: number) => (performance.now() - since) / 1000;
@@ -392,7 +385,7 @@ function batches(o: QatOptions, d: Descent): (step: number) => Promise<Feeds> {
 /** The graph of one step as `trainQat` would run it, for measuring. */
 export async function debugStep(t: TrainQat): Promise<{ readonly graph: StepGraph }> {
   const o: QatOptions = { ...QAT_DEFAULTS, ...t.options };
-  t = { ...t, model: raised(t.model) };
+  t = { ...t, model: raisedForTraining(t.model) };
   const samples = await load(t.data, roles(t.data, o.seed).train);
   const { size, accumulate, types } = await batchSize(t, o, samples);
   return { graph: await stepGraph(t, o, types, size, accumulate, false) };

@@ -9,7 +9,7 @@ import { elementCount } from "../quant/dtype.ts";
 import type { Feeds, Runtime } from "../runtime/types.ts";
 import { initialState, openSteps, runSteps, type TrainState } from "./driver.ts";
 import { crossEntropy, meanSquare } from "./losses.ts";
-import { raiseForTraining } from "./opset.ts";
+import { raisedForTraining } from "./opset.ts";
 import { type Optimizer, optimizerSchedule } from "./optimizer.ts";
 import { cosine } from "./schedule.ts";
 import { shapesOf } from "./shapes.ts";
@@ -48,8 +48,7 @@ export async function trainFloat(t: FloatTraining): Promise<FloatTrained> {
   const first = await t.batch(0);
   const labels = first[goal.labels]!;
   const feeds = Object.fromEntries(Object.entries(first).filter(([name]) => name !== goal.labels));
-  const model = cloneModel(t.model);
-  raiseForTraining(model);
+  const model = raisedForTraining(t.model);
   const types = await shapesOf(model, t.runtime, feeds);
   const carried = trainingNorms(model.graph);
   const params = weightParams(model.graph);
