@@ -109,6 +109,22 @@ const CASES: readonly Case[] = [
     rules: ["pad-inputs"],
   },
   { name: "Dropout", op: "Dropout", from: 7, shape: [4], attrs: { ratio: f(0.3) }, rules: ["dropout-ratio"] },
+  ...["Softmax", "LogSoftmax", "Hardmax"].flatMap((op): Case[] => [
+    { name: `${op} over what is flattened`, op, from: 7, shape: [2, 3, 4], rules: ["flatten-axis"] },
+    { name: `${op} from the first dimension`, op, from: 11, shape: [2, 3, 4], attrs: { axis: int(0) }, rules: ["flatten-axis"] },
+    { name: `${op} at a negative axis`, op, from: 11, shape: [2, 3, 4], attrs: { axis: int(-2) }, rules: ["flatten-axis"] },
+    { name: `${op} along the last axis`, op, from: 9, shape: [2, 3], rules: [] },
+    { name: `${op} before ones only`, op, from: 9, shape: [2, 3, 1, 1], rules: [] },
+    { name: `${op} of unknown sizes`, op, from: 9, shape: ["N", "C", "H"], sample: [2, 3, 2], rules: ["flatten-axis"] },
+  ]),
+  {
+    name: "Upsample 7",
+    op: "Upsample",
+    from: 7,
+    shape: [1, 2, 3, 3],
+    attrs: { scales: { kind: "floats", value: [1, 1, 2, 3] } },
+    rules: ["upsample-scales", "upsample-to-resize", "resize-modes"],
+  },
   {
     name: "Upsample 7, fractional",
     op: "Upsample",
