@@ -2,6 +2,7 @@ import { QcError } from "../../diagnostics.ts";
 import { readFile } from "../../io/source.ts";
 import type { AudioConfig } from "../config.ts";
 import type { Fields, Item } from "../item.ts";
+import { resample } from "../resample.ts";
 import { digestFiles, type FileEntry } from "./files.ts";
 import type { Source } from "./types.ts";
 
@@ -83,10 +84,10 @@ async function decoder(c: AudioConfig): Promise<(f: FileEntry) => Float32Array> 
       if (w.bitDepth === "4") w.fromIMAADPCM();
       if (w.bitDepth === "8a") w.fromALaw();
       if (w.bitDepth === "8m") w.fromMuLaw();
-      w.toBitDepth("32f");
-      if (c.rate !== undefined && (w.fmt as { sampleRate: number }).sampleRate !== c.rate) w.toSampleRate(c.rate, { method: "sinc" });
-      const samples = w.getSamples(false, Float32Array) as unknown as Float32Array | Float32Array[];
-      return Array.isArray(samples) ? mixed(samples) : Float32Array.from(samples);
+      const { sampleRate } = w.fmt as { readonly sampleRate: number };
+      const samples = w.getSamples(false) as unknown as Float64Array | Float64Array[];
+      const wave = mixed(Array.isArray(samples) ? samples : [samples], w.bitDepth);
+      return c.rate === undefined ? wave : resample(wave, sampleRate, c.rate);
     } catch (e) {
       if (e instanceof QcError) throw e;
       const detail = e instanceof Error ? e.message : String(e);
@@ -95,12 +96,17 @@ async function decoder(c: AudioConfig): Promise<(f: FileEntry) => Float32Array> 
   };
 }
 
-function mixed(channels: readonly Float32Array[]): Float32Array {
+/** The mean of the channels in [−1, 1): integers are divided by 2^(bits − 1); 8 bit is stored unsigned. */
+function mixed(channels: readonly Float64Array[], bitDepth: string): Float32Array {
+  const bits = Number.parseInt(bitDepth, 10);
+  const float = bitDepth === "32f" || bitDepth === "64";
+  const zero = bits === 8 ? 128 : 0;
+  const scale = (float ? 1 : 2 ** (bits - 1)) * channels.length;
   const out = new Float32Array(channels[0]?.length ?? 0);
   for (let i = 0; i < out.length; i++) {
     let s = 0;
-    for (const ch of channels) s += ch[i]!;
-    out[i] = s / channels.length;
+    for (const ch of channels) s += ch[i]! - zero;
+    out[i] = s / scale;
   }
   return out;
 }
