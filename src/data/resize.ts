@@ -125,7 +125,7 @@ function passFixed(x: Uint8Array, y: Uint8Array, t: Taps, k: Float64Array, w: Wa
         for (let i = 0, p = from + c; i < n; i++, p += w.step) s += x[p]! * k[at + i]!;
         // Sums stay below 2^53: the product of doubles is exact, and so is the shift.
         const v = Math.floor(s / 2 ** BITS);
-        y[to + c] = v < 0 ? 0 : v > 255 ? 255 : v;
+        y[to + c] = Math.min(255, Math.max(0, v));
       }
     }
   }

@@ -149,7 +149,7 @@ describe("metrics by name", () => {
     expect([m.name, s.result().value, s.result().perSample]).toEqual(["half", 2 / 3, [1, 0, 1]]);
     at.write(
       "own.mjs",
-      "export const metric = ({ k }) => ({ name: `m${k}`, unit: '', better: 'lower', start: () => ({ add() {}, result: () => ({ value: 1, n: 0 }) }) });\n",
+      "export const metric = ({ k }) => ({ name: 'm' + k, unit: '', better: 'lower', start: () => ({ add() {}, result: () => ({ value: 1, n: 0 }) }) });\n",
     );
     expect((await metricOf({ "own.mjs": { k: 3 } }, { folder: at.path })).name).toBe("m3");
     at.write("none.mjs", "export const x = 1;\n");
