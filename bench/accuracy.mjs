@@ -120,6 +120,7 @@ const bundle = await choose.chooseRanges(job, {
 const calibrationCpu = cpu() - start.cpu;
 const improved = await improvePlan({
   model: prepared.model,
+  types: prepared.types,
   bundle,
   ...(calibrated && { stats: calibrated.stats }),
   data,

@@ -2,6 +2,7 @@ import type { Stats } from "../calibrate/types.ts";
 import type { DataSet } from "../data/types.ts";
 import type { Report } from "../diagnostics.ts";
 import type { Model } from "../graph/ir.ts";
+import type { ValueType } from "../graph/types.ts";
 import type { Target } from "../plan/target.ts";
 import type { PlanBundle, StepRecord } from "../plan/types.ts";
 import type { Runtime, SessionOptions } from "../runtime/types.ts";
@@ -17,6 +18,8 @@ export type ImproveEffort = "fast" | "default" | "best";
 export interface ImproveContext {
   /** The prepared model. */
   readonly model: Model;
+  /** Types of its values by path. */
+  readonly types?: ReadonlyMap<string, ValueType>;
   /** The plan of round-to-nearest weights and calibrated ranges: always a candidate. */
   readonly bundle: PlanBundle;
   readonly stats?: Stats;
@@ -45,7 +48,7 @@ export interface ImproveContext {
 const MOST_CALIBRATE = 512;
 const MOST_SELECT = 128;
 /** Kept activations, when the caller sets no limit. */
-const MEMORY = 96 * 2 ** 20;
+const MEMORY = 64 * 2 ** 20;
 
 /** In order. Each starts from the best plan so far. */
 export const STEPS = ["rounding", "rounding-symmetric", "bias"] as const;
@@ -166,7 +169,7 @@ async function solveStep(s: State, step: string, options: SolveOptions): Promise
   const layers = layersOf(ctx.model, s.best);
   if (layers.length === 0) return;
   const solved = await solveSequentially({
-    streams: new Streams(ctx.model, s.best),
+    streams: new Streams(ctx.model, s.best, ctx.types),
     runtime: ctx.runtime,
     layers,
     indices: s.calibrate,

@@ -1,7 +1,6 @@
 import type { Node, Value } from "../graph/ir.ts";
-import type { DType } from "../quant/dtype.ts";
-import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
-import type { Streams, Want } from "./streams.ts";
+import type { Feeds, Runtime, Session, Tensor } from "../runtime/types.ts";
+import { type Segment, type Stored, type Streams, scaleKey, type Want } from "./streams.ts";
 
 export interface PrefixOptions {
   readonly streams: Streams;
@@ -16,34 +15,53 @@ export interface PrefixOptions {
 
 type Kept = Record<string, Tensor>;
 
+/** A tensor of a frontier: as it is, or float16 with a scale. */
+export interface Given {
+  readonly tensor: Tensor;
+  /** For float16: the value is half · scale. */
+  readonly scale: number | undefined;
+}
+
 /** Runs in flight: the next sample is prepared while the engine works. */
 const AHEAD = 2;
+/** A value whose largest element is more than this times the mean one stays float32: float16 holds 2^-24 … 1 and 11 bits from 2^-14 on. */
+const MOST_SPREAD = 200;
+
+/** One cut's session, and what its outputs are. */
+interface Pass {
+  readonly session: Session | undefined;
+  readonly segment: Segment;
+  /** Position of each key among the segment's outputs. */
+  readonly at: ReadonlyMap<string, number>;
+  readonly carried: readonly string[];
+  readonly fresh: readonly string[];
+  /** How the next frontier is stored. */
+  readonly given: ReadonlyMap<string, Stored>;
+  readonly keep: boolean;
+}
 
 /**
  * Walks both streams through the graph once, from cut to cut, keeping for every sample what later nodes need (the frontier). Each node runs
  * once per sample in all, however deep the network; where a frontier would not fit the memory given, it is not kept, and the next segments
- * start at the one before.
+ * start at the one before. Kept activations are float16 with a scale each: they serve statistics (their error is 70 dB down).
  */
 export class Prefix {
   readonly #o: PrefixOptions;
   /** Where the kept frontier is; 0: the graph inputs, loaded again when `#kept` is undefined. */
   #cut = 0;
   #kept: Kept[] | undefined;
-  #given: Map<string, DType>;
+  #given: ReadonlyMap<string, Stored>;
+  /** Values that float16 cannot hold. */
+  readonly #wide = new Set<string>();
 
   constructor(o: PrefixOptions) {
     this.#o = o;
-    this.#given = new Map();
+    const given = new Map<string, Stored>();
     for (const v of o.streams.model.graph.inputs) {
       const elem = v.type?.kind === "tensor" ? v.type.elem : undefined;
-      if (elem && !v.data) this.#given.set(o.streams.key("float", v), elem);
+      if (elem && !v.data) given.set(o.streams.key("float", v), elem);
     }
-  }
-
-  get keptBytes(): number {
-    let n = 0;
-    for (const k of this.#kept ?? []) for (const t of Object.values(k)) n += bytesOf(t);
-    return n;
+    this.#given = given;
   }
 
   /**
@@ -53,80 +71,121 @@ export class Prefix {
     cut: number,
     wants: readonly Want[],
     relevant: ReadonlySet<Node>,
-    each: (index: number, tensors: readonly Tensor[]) => Promise<void> | void,
+    each: (index: number, tensors: readonly Given[]) => Promise<void> | void,
   ): Promise<void> {
-    const { streams, runtime, indices, load, memoryBytes, signal } = this.#o;
-    const frontier = cut > this.#cut ? streams.frontier(cut, relevant) : [];
-    const carried = frontier.filter((w) => this.#given.has(streams.key(w.stream, w.value)));
-    const fresh = frontier.filter((w) => !carried.includes(w));
-    // What is wanted as it is, and kept too, leaves the engine once; what was kept before does not leave it at all.
-    const keyOf = (w: Want) => (w.at ? undefined : streams.key(w.stream, w.value));
-    const asked = new Map<string, Want>();
-    wants.forEach((w, i) => {
-      const key = keyOf(w) ?? `at/${i}`;
-      if (!this.#given.has(key)) asked.set(key, w);
-    });
-    for (const w of fresh) asked.set(keyOf(w)!, asked.get(keyOf(w)!) ?? w);
-    const names = [...asked.keys()];
-    const segment = streams.segment([...asked.values()], this.#given);
-    const session = names.length > 0 ? await runtime.open(segment.bytes, { label: "segment" }) : undefined;
-    const dtypes = new Map((session?.outputs ?? []).map((x) => [x.name, x.dtype]));
-    const given = new Map(fresh.map((w) => [keyOf(w)!, dtypes.get(segment.outputs[names.indexOf(keyOf(w)!)]!)!] as const));
-    for (const w of carried) {
-      const key = streams.key(w.stream, w.value);
-      given.set(key, this.#given.get(key)!);
-    }
-    // Kept from the first cut on; a frontier too big for the memory is dropped as soon as that is known, after its first sample.
-    let keep = cut > this.#cut;
-    const next: Kept[] = [];
+    const { indices, load, memoryBytes, signal } = this.#o;
     const feedsOf = async (n: number): Promise<Kept> => this.#kept?.[n] ?? this.#inputs(await load(indices[n]!));
+    const run = (pass: Pass, all: Kept): Promise<Record<string, Tensor>> => {
+      const feeds: Kept = {};
+      for (const name of pass.segment.inputs) feeds[name] = all[name]!;
+      return pass.session?.run(feeds) ?? Promise.resolve({});
+    };
+    const first = await feedsOf(0);
+    let pass = await this.#open(cut, wants, relevant, cut > this.#cut);
     try {
-      const flight: { readonly n: number; readonly feeds: Kept; readonly result: Promise<Record<string, Tensor>> }[] = [];
+      // The first sample tells what float16 cannot hold, and whether all samples would fit.
+      let out = await run(pass, first);
+      for (;;) {
+        const wide = pass.fresh.filter((key) => this.#spread(pass, key, out) > MOST_SPREAD);
+        let bytes = 0;
+        if (pass.keep) for (const t of Object.values(this.#next(pass, first, out))) bytes += bytesOf(t);
+        const fits = bytes * indices.length <= memoryBytes;
+        if (wide.length === 0 && fits) break;
+        for (const key of wide) this.#wide.add(key);
+        await pass.session?.release();
+        pass = await this.#open(cut, wants, relevant, pass.keep && fits);
+        out = await run(pass, first);
+      }
+      const flight = [{ n: 0, feeds: first, result: Promise.resolve(out) }];
+      const next: Kept[] = [];
       const settle = async () => {
         const f = flight.shift()!;
-        const out = await f.result;
-        if (keep) {
-          const kept: Kept = {};
-          for (const w of carried) {
-            const key = streams.key(w.stream, w.value);
-            kept[key] = f.feeds[key]!;
-          }
-          for (const w of fresh) kept[keyOf(w)!] = out[segment.outputs[names.indexOf(keyOf(w)!)]!]!;
-          if (f.n === 0) {
-            let bytes = 0;
-            for (const t of Object.values(kept)) bytes += bytesOf(t);
-            keep = bytes * indices.length <= memoryBytes;
-          }
-          if (keep) {
-            next.push(kept);
-            if (this.#kept) this.#kept[f.n] = {}; // the old frontier goes as the new one comes
-          }
+        const got = await f.result;
+        if (pass.keep) {
+          next.push(this.#next(pass, f.feeds, got));
+          if (this.#kept) this.#kept[f.n] = {}; // the old frontier goes as the new one comes
         }
         await each(
           f.n,
-          wants.map((w, i) => {
-            const at = names.indexOf(keyOf(w) ?? `at/${i}`);
-            return at < 0 ? f.feeds[keyOf(w)!]! : out[segment.outputs[at]!]!;
-          }),
+          wants.map((w, i) => this.#read(pass, this.#keyOf(w, i), f.feeds, got)),
         );
       };
-      for (let n = 0; n < indices.length; n++) {
+      for (let n = 1; n < indices.length; n++) {
         signal?.throwIfAborted();
-        const all = await feedsOf(n);
-        const feeds: Kept = {};
-        for (const name of segment.inputs) feeds[name] = all[name]!;
-        flight.push({ n, feeds: all, result: session?.run(feeds) ?? Promise.resolve({}) });
+        const feeds = await feedsOf(n);
+        flight.push({ n, feeds, result: run(pass, feeds) });
         if (flight.length > AHEAD) await settle();
       }
       while (flight.length > 0) await settle();
+      if (pass.keep) {
+        this.#kept = next;
+        this.#cut = cut;
+        this.#given = pass.given;
+      }
     } finally {
-      await session?.release();
+      await pass.session?.release();
     }
-    if (keep) {
-      this.#kept = next;
-      this.#cut = cut;
-      this.#given = given;
+  }
+
+  #keyOf(w: Want, i: number): string {
+    return w.at ? `at/${i}` : this.#o.streams.key(w.stream, w.value);
+  }
+
+  /** What is wanted as it is, and kept too, leaves the engine once; what was kept before does not leave it at all. */
+  async #open(cut: number, wants: readonly Want[], relevant: ReadonlySet<Node>, keep: boolean): Promise<Pass> {
+    const { streams, runtime } = this.#o;
+    const asked = new Map<string, Want>();
+    wants.forEach((w, i) => {
+      const key = this.#keyOf(w, i);
+      if (!this.#given.has(key)) asked.set(key, w);
+    });
+    const frontier = keep ? streams.frontier(cut, relevant).map((w) => [streams.key(w.stream, w.value), w] as const) : [];
+    const carried = frontier.filter(([key]) => this.#given.has(key)).map(([key]) => key);
+    const fresh = frontier.filter(([key]) => !this.#given.has(key));
+    for (const [key, w] of fresh) if (!asked.has(key)) asked.set(key, w);
+    const packed = new Set(fresh.filter(([key, w]) => !this.#wide.has(key) && streams.isFloat32(w.value)).map(([key]) => asked.get(key)!));
+    const segment = streams.segment([...asked.values()], this.#given, packed);
+    const session = asked.size > 0 ? await runtime.open(segment.bytes, { label: "segment" }) : undefined;
+    const at = new Map([...asked.keys()].map((key, i) => [key, i]));
+    const dtypes = new Map((session?.outputs ?? []).map((x) => [x.name, x.dtype]));
+    const given = new Map<string, Stored>();
+    for (const key of carried) given.set(key, this.#given.get(key)!);
+    for (const [key] of fresh) {
+      const o = segment.outputs[at.get(key)!]!;
+      given.set(key, o.scale ? "packed" : dtypes.get(o.name)!);
     }
+    return { session, segment, at, carried, fresh: fresh.map(([key]) => key), given, keep };
+  }
+
+  #spread(pass: Pass, key: string, out: Kept): number {
+    const name = pass.segment.outputs[pass.at.get(key)!]!.spread;
+    return name === undefined ? 0 : Number(out[name]!.data[0]);
+  }
+
+  /** The frontier of one sample. */
+  #next(pass: Pass, feeds: Kept, out: Kept): Kept {
+    const kept: Kept = {};
+    const take = (key: string) => {
+      if (feeds[key]) kept[key] = feeds[key];
+    };
+    for (const key of pass.carried) {
+      take(key);
+      take(scaleKey(key));
+    }
+    for (const key of pass.fresh) {
+      const o = pass.segment.outputs[pass.at.get(key)!]!;
+      kept[key] = out[o.name]!;
+      if (o.scale) kept[scaleKey(key)] = out[o.scale]!;
+    }
+    return kept;
+  }
+
+  #read(pass: Pass, key: string, feeds: Kept, out: Kept): Given {
+    const at = pass.at.get(key);
+    const o = at === undefined ? undefined : pass.segment.outputs[at]!;
+    const tensor = o ? out[o.name]! : feeds[key]!;
+    const scale = o ? o.scale && out[o.scale] : feeds[scaleKey(key)];
+    return { tensor, scale: scale ? Number(scale.data[0]) : undefined };
   }
 
   #inputs(feeds: Feeds): Kept {

@@ -2,18 +2,17 @@ import type { Node, Value } from "../graph/ir.ts";
 import { floats } from "../graph/tensor.ts";
 import { capturedBy } from "../graph/walk.ts";
 import type { Site } from "../plan/types.ts";
-import { ROUND_MAGIC } from "../quant/affine.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
-import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
+import type { Feeds, Runtime } from "../runtime/types.ts";
 import { type Gram, GramCollector, GramEngine } from "./gram.ts";
 import { boundsOf, type Layer, rowsOf } from "./layers.ts";
-import { dependants, Prefix } from "./prefix.ts";
+import { dependants, type Given, Prefix } from "./prefix.ts";
 import { multiply } from "./solve/linalg.ts";
 import { formOf, type Grid, newSolution, quadratic, type Solution } from "./solve/problem.ts";
 import { type RowGroup, type SolveEffort, solveGroups } from "./solve/rows.ts";
 import { continuousTarget, correctedBias } from "./solve/target.ts";
 import type { Streams, Want } from "./streams.ts";
-import { choosePositions, type Placed, pickRows, placeWindow, unfold } from "./unfold.ts";
+import { choosePositions, type Placed, pickRows, placeWindow, type Rounding, settleRows, unfold } from "./unfold.ts";
 
 export interface SequentialOptions {
   readonly streams: Streams;
@@ -150,13 +149,13 @@ class Reader {
     return readKey(layer, this.#streams) === this.#key;
   }
 
-  async add(sample: number, x: Tensor, xHat: Tensor): Promise<void> {
+  async add(sample: number, x: Given, xHat: Given): Promise<void> {
     const { window, groups, k, columns } = this.#layer;
-    if (window && this.#dims !== x.dims.join()) {
-      this.#placed = placeWindow(window, x.dims, groups);
-      this.#dims = x.dims.join();
+    if (window && this.#dims !== x.tensor.dims.join()) {
+      this.#placed = placeWindow(window, x.tensor.dims, groups);
+      this.#dims = x.tensor.dims.join();
     }
-    const total = window ? this.#placed!.positions : (x.data as Float32Array).length / k;
+    const total = window ? this.#placed!.positions : (x.tensor.data as Float32Array).length / k;
     if (this.#positions.length < total) this.#positions = new Int32Array(total);
     const count = choosePositions(total, this.#perSample, this.#seed, sample, this.#positions);
     if (this.#collectors.length === 0) {
@@ -166,15 +165,14 @@ class Reader {
     const c = this.#collectors[sample % this.#collectors.length]!;
     const write = (from: number, n: number) => {
       const p = from === 0 ? this.#positions : this.#positions.subarray(from);
-      for (const [t, into] of [
-        [x, c.a],
-        [xHat, c.b],
+      for (const [given, into, rounding] of [
+        [x, c.a, undefined],
+        [xHat, c.b, this.#rounding],
       ] as const) {
-        const data = t.data as Float32Array;
-        const start = c.filled * k;
-        if (window) unfold(data, this.#placed!, p, n, c.shift, into, c.filled);
-        else pickRows(data, k, columns, p, n, c.shift[0]!, into[0]!, c.filled);
-        if (into === c.b && this.#rounding) into.forEach((b, g) => roundRows(b, start, start + n * k, k, this.#rounding!, c.shift[g]!));
+        const data = given.tensor.data as Float32Array | Uint16Array;
+        if (window) unfold(data, this.#placed!, p, n, into, c.filled);
+        else pickRows(data, k, columns, p, n, into[0]!, c.filled);
+        for (const [g, rows] of into.entries()) settleRows(rows, c.filled, c.filled + n, k, given.scale, rounding, c.shift[g]!);
       }
     };
     if (!this.#primed) {
@@ -185,7 +183,7 @@ class Reader {
         const m = c.shift[g]!;
         for (let r = 0; r < n; r++) for (let i = 0; i < k; i++) m[i]! += b[r * k + i]! / n;
       });
-      for (const other of this.#collectors.slice(1)) other.shift.forEach((m, g) => m.set(c.shift[g]!));
+      for (const other of this.#collectors.slice(1)) for (const [g, m] of other.shift.entries()) m.set(c.shift[g]!);
       this.#primed = true;
     }
     for (let from = 0; from < count; ) {
@@ -217,35 +215,13 @@ export type Halves = readonly [readonly Gram[], readonly Gram[]];
 /** With fewer positions than this times k the damping is chosen by trial. */
 const SPLIT_BELOW = 12;
 
-/** A per-tensor Q/DQ. */
-interface Rounding {
-  readonly scale: number;
-  readonly zero: number;
-  readonly lo: number;
-  readonly hi: number;
-}
-
 function roundingOf(site: Extract<Site, { kind: "static" }>, streams: Streams): Rounding | undefined {
   const { dtype, granularity } = site.scheme;
   if (!isIntDType(dtype) || granularity.kind !== "tensor") return undefined;
   // Q saturates at the bounds of the storage type.
   const { min, max } = INT_DTYPES[dtype];
-  return { scale: Math.fround(streams.numbers(site.scale)[0]!), zero: streams.numbers(site.zeroPoint)[0]!, lo: min, hi: max };
-}
-
-/** Quantizes and dequantizes rows that are stored minus `shift` [k]. */
-function roundRows(x: Float32Array, from: number, to: number, k: number, r: Rounding, shift: Float32Array): void {
-  const { scale, zero } = r;
-  const lo = r.lo - zero;
-  const hi = r.hi - zero;
-  for (let p = from; p < to; p += k)
-    for (let i = 0; i < k; i++) {
-      const m = shift[i]!;
-      let q = Math.fround(Math.fround(x[p + i]! + m) / scale) + ROUND_MAGIC - ROUND_MAGIC;
-      if (q < lo) q = lo;
-      else if (q > hi) q = hi;
-      x[p + i] = q * scale - m;
-    }
+  const zero = streams.numbers(site.zeroPoint)[0]!;
+  return { scale: Math.fround(streams.numbers(site.scale)[0]!), lo: min - zero, hi: max - zero };
 }
 
 function readKey(l: Layer, streams: Streams): string {

@@ -3,10 +3,10 @@ import { cloneGraph } from "../graph/clone.ts";
 import { type Graph, type Model, type Node, newModel, type Value } from "../graph/ir.ts";
 import { writeModel } from "../graph/onnx/index.ts";
 import { floats, type TensorData, tensorFromBytes } from "../graph/tensor.ts";
-import { tensorType } from "../graph/types.ts";
+import { tensorType, type ValueType } from "../graph/types.ts";
 import { capturedBy, nodeKey } from "../graph/walk.ts";
 import type { Insertion, PlanBundle, Site } from "../plan/types.ts";
-import { type DType, isIntDType } from "../quant/dtype.ts";
+import { DTYPES, type DType, isIntDType } from "../quant/dtype.ts";
 import { packCodes } from "../quant/pack.ts";
 import { numbersOf, type SiteIndex, siteIndex, weightTensor } from "./sites.ts";
 
@@ -24,11 +24,23 @@ export interface Want {
 /** A part of both networks as one model, and what it takes and gives. */
 export interface Segment {
   readonly bytes: Uint8Array;
-  /** Names of graph inputs: keys of `Streams.key`. */
+  /** Names of graph inputs: keys of `Streams.key`, and `scaleKey` of packed ones. */
   readonly inputs: readonly string[];
-  /** Output name of each want. */
-  readonly outputs: readonly string[];
+  /** Output names of each want. */
+  readonly outputs: readonly SegmentOutput[];
 }
+
+export interface SegmentOutput {
+  readonly name: string;
+  /** Of a packed value: a float32 scalar, the value is half · scale. */
+  readonly scale?: string;
+  /** Largest magnitude over the mean one: how much of the half's range the value needs. */
+  readonly spread?: string;
+}
+
+/** How a value that a segment takes is stored: "packed" is float16 of value / scale, with a float32 scalar beside it. */
+export type Stored = DType | "packed";
+export const scaleKey = (key: string): string => `${key}|scale`;
 
 /**
  * The float network and its fake-quantized twin side by side, cut into segments that run on their own. The plan's Q/DQ pairs, stored
@@ -46,8 +58,12 @@ export class Streams {
   readonly #constants = new Map<Value, TensorData>();
   readonly #tensors = new Map<string, TensorData>();
 
-  constructor(model: Model, bundle: PlanBundle) {
+  readonly #types: ReadonlyMap<string, ValueType> | undefined;
+
+  /** `types`: of the prepared graph's values by path; without them values of unknown type are kept as they are. */
+  constructor(model: Model, bundle: PlanBundle, types?: ReadonlyMap<string, ValueType>) {
     this.model = model;
+    this.#types = types;
     this.#bundle = bundle;
     this.#index = siteIndex(model, bundle.plan);
     for (const r of bundle.plan.replacements) {
@@ -67,6 +83,11 @@ export class Streams {
       if (v && (this.#differs.has(v) || this.#constants.has(v) || this.#index.at(v, n, i) || this.#index.insertion(v, n, i))) return true;
     }
     return n.subgraphs.length > 0 && capturedBy(n).some((v) => this.#differs.has(v) || this.#constants.has(v));
+  }
+
+  isFloat32(v: Value): boolean {
+    const t = this.#types?.get(v.name) ?? v.type;
+    return t?.kind === "tensor" && t.elem === "float32";
   }
 
   /** The dequantized content of a weight site from now on. */
@@ -115,9 +136,8 @@ export class Streams {
   }
 
   /** The part of both networks between `given` (keys with element types) and `wants`. */
-  segment(wants: readonly Want[], given: ReadonlyMap<string, DType>): Segment {
-    const build = new SegmentBuilder(this, given);
-    return build.finish(wants);
+  segment(wants: readonly Want[], given: ReadonlyMap<string, Stored>, packed: ReadonlySet<Want> = new Set()): Segment {
+    return new SegmentBuilder(this, given).finish(wants, packed);
   }
 
   /** @internal Dequantized weight for a consumer, or undefined. */
@@ -169,14 +189,14 @@ function readBy(n: Node): Value[] {
 
 class SegmentBuilder {
   readonly #streams: Streams;
-  readonly #given: ReadonlyMap<string, DType>;
+  readonly #given: ReadonlyMap<string, Stored>;
   readonly #model: Model;
   readonly #graph: Graph;
   /** Key → value in the new graph. */
   readonly #made = new Map<string, Value>();
   readonly #inputs: string[] = [];
 
-  constructor(streams: Streams, given: ReadonlyMap<string, DType>) {
+  constructor(streams: Streams, given: ReadonlyMap<string, Stored>) {
     this.#streams = streams;
     this.#given = given;
     this.#model = newModel(undefined, Math.max(8, streams.model.irVersion));
@@ -186,7 +206,7 @@ class SegmentBuilder {
     this.#graph = this.#model.graph;
   }
 
-  finish(wants: readonly Want[]): Segment {
+  finish(wants: readonly Want[], packed: ReadonlySet<Want>): Segment {
     const needed = new Map<string, { readonly stream: Stream; readonly node: Node }>();
     const stack = wants.map((w) => ({ stream: w.stream, value: w.value }));
     for (let w = stack.pop(); w; w = stack.pop()) {
@@ -207,24 +227,46 @@ class SegmentBuilder {
     }
     const order = [...needed.values()].sort((a, b) => this.#streams.positionOf(a.node) - this.#streams.positionOf(b.node));
     for (const { stream, node } of order) this.#emit(stream, node);
-    const outputs = wants.map((w) => {
+    const outputs = wants.map((w): SegmentOutput => {
       const v = w.at && w.stream === "quant" ? this.#operand(w.value, w.at.node, w.at.input) : this.#value(w.stream, w.value);
+      if (packed.has(w)) return this.#pack(v);
       if (v.isInput || v.isConstant || this.#graph.outputs.includes(v)) {
         const copy = this.#graph.append({ op: "Identity", inputs: [v] }).outputs[0]!;
         this.#graph.addOutput(copy);
-        return copy.name;
+        return { name: copy.name };
       }
       this.#graph.addOutput(v);
-      return v.name;
+      return { name: v.name };
     });
     return { bytes: writeModel(this.#model), inputs: this.#inputs, outputs };
   }
 
   #input(key: string): void {
     if (this.#made.has(key)) return;
-    const v = this.#graph.addInput(key, tensorType(this.#given.get(key)!));
-    this.#made.set(key, v);
+    const stored = this.#given.get(key)!;
+    const v = this.#graph.addInput(key, tensorType(stored === "packed" ? "float16" : stored));
     this.#inputs.push(key);
+    if (stored !== "packed") {
+      this.#made.set(key, v);
+      return;
+    }
+    const scale = this.#graph.addInput(scaleKey(key), tensorType("float32", []));
+    this.#inputs.push(scale.name);
+    const wide = this.#graph.append({ op: "Cast", inputs: [v], attrs: { to: DTYPES.float32.code } }).outputs[0]!;
+    this.#made.set(key, this.#graph.append({ op: "Mul", inputs: [wide, scale] }).outputs[0]!);
+  }
+
+  /** A value as float16 of value / max|value|: 11 bits of each element, whatever the value's size. */
+  #pack(v: Value): SegmentOutput {
+    const g = this.#graph;
+    const one = (op: string, inputs: Value[], attrs: Record<string, number> = {}) => g.append({ op, inputs, attrs }).outputs[0]!;
+    const magnitude = one("Abs", [v]);
+    const least = this.#constant("f/least magnitude", floats([2 ** -100], []));
+    const scale = one("Max", [one("ReduceMax", [magnitude], { keepdims: 0 }), least]);
+    const spread = one("Div", [scale, one("Max", [one("ReduceMean", [magnitude], { keepdims: 0 }), least])]);
+    const half = one("Cast", [one("Div", [v, scale])], { to: DTYPES.float16.code });
+    for (const out of [half, scale, spread]) g.addOutput(out);
+    return { name: half.name, scale: scale.name, spread: spread.name };
   }
 
   #value(stream: Stream, v: Value): Value {

@@ -1,3 +1,5 @@
+import { halfToFloat } from "../graph/constant.ts";
+import { ROUND_MAGIC } from "../quant/affine.ts";
 import { uniformAt } from "./random.ts";
 
 /** The window of a convolution over the spatial axes (one or two). `channels`: input channels per group. */
@@ -65,14 +67,14 @@ export function placeWindow(w: Window, dims: readonly number[], groups: number):
 
 /**
  * Columns of the unfolded input (im2col) at chosen output positions: `into[g]` at row `at + p` gets the k = channels · kH · kW values that
- * output position `positions[p]` of group g reads, minus `shift`; zeros where the window leaves the input.
+ * output position `positions[p]` of group g reads; zeros where the window leaves the input. Numbers are copied as they are: float16 bit
+ * patterns stay patterns (0 is 0), see `settleRows`.
  */
 export function unfold(
-  x: Float32Array,
+  x: Float32Array | Uint16Array,
   p: Placed,
   positions: Int32Array,
   count: number,
-  shift: readonly Float32Array[],
   into: readonly Float32Array[],
   at: number,
 ): void {
@@ -90,17 +92,15 @@ export function unfold(
     const x0 = (rest - oy * p.out[1]) * p.stride[1] - p.before[1];
     for (let g = 0; g < p.groups; g++) {
       const row = into[g]!;
-      const mean = shift[g]!;
       let to = (at + n) * k;
-      let i = 0;
       let base = (image * p.groups + g) * p.channels * plane;
       for (let c = 0; c < p.channels; c++, base += plane)
         for (let ky = 0; ky < kh; ky++) {
           const yy = y0 + ky * p.dilation[0];
           const inside = yy >= 0 && yy < h;
-          for (let kx = 0; kx < kw; kx++, i++) {
+          for (let kx = 0; kx < kw; kx++) {
             const xx = x0 + kx * p.dilation[1];
-            row[to++] = (inside && xx >= 0 && xx < w ? x[base + yy * w + xx]! : 0) - mean[i]!;
+            row[to++] = inside && xx >= 0 && xx < w ? x[base + yy * w + xx]! : 0;
           }
         }
     }
@@ -109,12 +109,11 @@ export function unfold(
 
 /** Rows of the last axis (Gemm, MatMul), or of the first when `columns` (a transposed left operand). */
 export function pickRows(
-  x: Float32Array,
+  x: Float32Array | Uint16Array,
   k: number,
   columns: boolean,
   positions: Int32Array,
   count: number,
-  shift: Float32Array,
   into: Float32Array,
   at: number,
 ): void {
@@ -122,9 +121,52 @@ export function pickRows(
   for (let n = 0; n < count; n++) {
     const p = positions[n]!;
     const to = (at + n) * k;
-    if (columns) for (let i = 0; i < k; i++) into[to + i] = x[i * total + p]! - shift[i]!;
-    else for (let i = 0; i < k; i++) into[to + i] = x[p * k + i]! - shift[i]!;
+    if (columns) for (let i = 0; i < k; i++) into[to + i] = x[i * total + p]!;
+    else for (let i = 0; i < k; i++) into[to + i] = x[p * k + i]!;
   }
+}
+
+/** A per-tensor Q/DQ: c = q − zeroPoint in [lo, hi]. */
+export interface Rounding {
+  readonly scale: number;
+  readonly lo: number;
+  readonly hi: number;
+}
+
+/**
+ * Rows [from, to) of [·, k] as `unfold` copied them, to what the statistics take: float16 patterns to numbers times `half` (its scale),
+ * then quantized and dequantized, then minus `shift` [k].
+ */
+export function settleRows(
+  x: Float32Array,
+  from: number,
+  to: number,
+  k: number,
+  half: number | undefined,
+  rounding: Rounding | undefined,
+  shift: Float32Array,
+): void {
+  if (half !== undefined) {
+    const table = halves();
+    for (let p = from * k; p < to * k; p++) x[p] = table[x[p]!]! * half;
+  }
+  if (rounding) {
+    const { scale, lo, hi } = rounding;
+    for (let p = from * k; p < to * k; p++) {
+      let q = Math.fround(x[p]! / scale) + ROUND_MAGIC - ROUND_MAGIC;
+      if (q < lo) q = lo;
+      else if (q > hi) q = hi;
+      x[p] = q * scale;
+    }
+  }
+  for (let p = from * k; p < to * k; p += k) for (let i = 0; i < k; i++) x[p + i]! -= shift[i]!;
+}
+
+let table: Float32Array | undefined;
+/** The value of every float16 pattern. */
+function halves(): Float32Array {
+  table ??= halfToFloat(Uint16Array.from({ length: 65536 }, (_, i) => i));
+  return table;
 }
 
 /**
