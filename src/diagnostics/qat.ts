@@ -59,4 +59,9 @@ export const QAT = {
       `${plural(f.faults.length, "trained tensor")} cannot be taken back: ${list(f.faults.map((x) => `${x.name} ${x.why}`))}`,
       "The trained file must keep the initializer names of the list; scales stay finite and above 0.",
     ),
+  "qat/bad-checkpoint": (f: { readonly file: string; readonly why: string }) =>
+    error(
+      `"${f.file}" is no checkpoint of this run: ${f.why}`,
+      "Resume with the model, plan, data and options that it was made with, or start anew without --resume.",
+    ),
 } as const satisfies Section;

@@ -1,4 +1,5 @@
 export { AUGMENTATIONS, type Augmentation, augment, fittingAugmentations } from "./augment.ts";
+export { type CheckpointKey, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 export { importQat, parseQatList } from "./import.ts";
 export { type InsertForm, insertQat, type QatList } from "./insert.ts";
 export { OPTIMIZERS, type Optimizer } from "./optimizer.ts";
