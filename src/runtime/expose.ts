@@ -2,7 +2,7 @@ import { QcError } from "../diagnostics.ts";
 import { cloneModel } from "../graph/clone.ts";
 import type { Graph, Model, Node, Value } from "../graph/ir.ts";
 import { tensorFromBytes } from "../graph/tensor.ts";
-import { tensorType } from "../graph/types.ts";
+import { tensorType, type ValueType } from "../graph/types.ts";
 import { holderOf, nodeKey, valueAt } from "../graph/walk.ts";
 import { DTYPES, type DType } from "../quant/dtype.ts";
 
@@ -28,17 +28,21 @@ export interface Exposed {
   readonly skipped: readonly { readonly name: string; readonly why: string }[];
 }
 
+/** Types by path, for values whose own is not known (`Prepared.types`). */
+export type KnownTypes = ReadonlyMap<string, ValueType>;
+
 /**
  * Makes values (by the path of `pathOf`) outputs of a copy of the model; the constants are shared. A value of a type that cannot leave
  * the runtime is cast. A value inside a subgraph leaves it level by level: stacked over the iterations (axis 0) out of Loop and Scan; out
  * of If as it is, or empty when the other branch ran.
  */
-export function exposeValues(model: Model, paths: readonly string[]): Exposed {
+export function exposeValues(model: Model, paths: readonly string[], types?: KnownTypes): Exposed {
   const copy = cloneModel(model);
   const exposed: string[] = [];
   const skipped: { name: string; why: string }[] = [];
   // Looked up before any edit: exposing adds values and may rename some.
   const found = [...new Set(paths)].map((name) => ({ name, value: valueAt(copy, name) }));
+  for (const { name, value } of found) if (value !== undefined && value.type === undefined) value.type = types?.get(name);
   // Graph outputs of a foreign type make the engine refuse the whole model.
   for (const v of [...copy.graph.outputs]) castOutput(copy.graph, v);
   for (const { name, value } of found) {
@@ -50,8 +54,8 @@ export function exposeValues(model: Model, paths: readonly string[]): Exposed {
 }
 
 /** `exposeValues` for values that must all be there: throws when one cannot become an output. */
-export function withOutputs(model: Model, paths: readonly string[]): Model {
-  const { model: out, skipped } = exposeValues(model, paths);
+export function withOutputs(model: Model, paths: readonly string[], types?: KnownTypes): Model {
+  const { model: out, skipped } = exposeValues(model, paths, types);
   if (skipped.length > 0) throw new QcError({ code: "runtime/cannot-expose", values: skipped });
   return out;
 }

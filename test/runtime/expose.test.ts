@@ -85,6 +85,8 @@ describe("values of subgraphs", () => {
     expect(exposeValues(m, ["if1/then_branch/e"]).skipped).toEqual([
       { name: "if1/then_branch/e", why: 'its type is not known, which the other branch of "if1" needs' },
     ]);
+    const types = new Map([["if1/then_branch/e", tensorType("float32")]]);
+    expect(exposeValues(m, ["if1/then_branch/e"], types).exposed).toEqual(["if1/then_branch/e"]);
   });
 
   function loop(): ReturnType<typeof affine> {
