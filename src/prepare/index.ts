@@ -7,6 +7,7 @@ import type { Feeds, Runtime } from "../runtime/types.ts";
 import { foldConstants } from "./constants/index.ts";
 import { convertOpset } from "./opset/index.ts";
 import { probeTypes, typesByPath } from "./probe.ts";
+import { findRegions, type Region, regionIndex } from "./regions.ts";
 import type { Context, Rule } from "./rule.ts";
 import { constantInputs } from "./rules/constant-inputs.ts";
 import { constantNodes } from "./rules/constant-nodes.ts";
@@ -93,6 +94,8 @@ class Job {
   seen: Types = new Map();
   readonly #without: ReadonlySet<string>;
   readonly #context: Context;
+  /** Found when a rule asks, and again after each round of rules. */
+  #regions: ReadonlyMap<Node, Region> | undefined;
 
   constructor(model: Model, options: PrepareOptions) {
     this.model = model;
@@ -108,6 +111,10 @@ class Job {
           if (t) map.set(v, t);
           else map.delete(v);
         }
+      },
+      inRegion: (n) => {
+        this.#regions ??= regionIndex(findRegions(model));
+        return this.#regions.has(n);
       },
       get fixedShapes() {
         return model.graph.inputs.every((v) => staticShape(v.type) !== undefined);
@@ -151,6 +158,7 @@ class Job {
     const active = rules.filter((r) => !this.#without.has(r.name));
     for (let round = 0; round < ROUNDS; round++) {
       let changed = 0;
+      this.#regions = undefined;
       for (const r of active) changed += this.#runOne(r);
       if (changed === 0) return;
     }

@@ -38,6 +38,9 @@ export const epsilon: Pattern = (v) => {
   return got !== undefined && got > 0 && got < 0.1;
 };
 
+/** Any constant. */
+export const some: Pattern = (v) => constantOf(v) !== undefined;
+
 export function scalarOf(v: Value | undefined): number | undefined {
   const c = constantOf(v);
   return c?.dtype.startsWith("float") && c.shape.every((d) => d === 1) ? c.float32()[0] : undefined;
@@ -53,6 +56,24 @@ export const either =
 export const op = (name: string, ...args: readonly Pattern[]): Pattern => node(name, args, false);
 /** The same with the two inputs in any order. */
 export const both = (name: string, a: Pattern, b: Pattern): Pattern => node(name, [a, b], true);
+
+const VIEWS = new Set(["Reshape", "Unsqueeze", "Squeeze", "Expand", "Identity"]);
+/** The pattern, or the same value in another shape: at most four such nodes, which are covered. */
+export const view =
+  (p: Pattern): Pattern =>
+  (v, seen) => {
+    const passed: Node[] = [];
+    for (let at = v; at; at = passed[passed.length - 1]!.inputs[0]) {
+      if (attempt(p, at, seen)) {
+        for (const n of passed) seen.nodes.add(n);
+        return true;
+      }
+      const n = at.producer;
+      if (!n || !VIEWS.has(n.op) || n.domain !== "" || passed.length === 4) return false;
+      passed.push(n);
+    }
+    return false;
+  };
 
 function node(name: string, args: readonly Pattern[], commute: boolean): Pattern {
   const names = new Set(name.split("|"));

@@ -7,6 +7,7 @@ import { holderOf, pathOf, valuesByPath } from "../graph/walk.ts";
 import { DTYPES, elementCount } from "../quant/dtype.ts";
 import { exposeValues } from "../runtime/expose.ts";
 import type { Feeds, IoInfo, Runtime, Session } from "../runtime/types.ts";
+import { inferRanks } from "./ranks.ts";
 import { declaredTypes, inferElems, type Types } from "./types.ts";
 
 /** Constants of more elements than this are no shapes, axes or pads: type inference does not read them. */
@@ -55,6 +56,7 @@ export async function probeTypes(model: Model, runtime: Runtime, feeds?: Feeds):
       if (info && v.graph === model.graph) types.set(v, merge(types.get(v), info));
     }
     inferElems(model.graph, types);
+    inferRanks(model.graph, types);
     if (feeds) await runOnce(session, feeds, new Map(want), types, seen);
   } finally {
     await session.release();

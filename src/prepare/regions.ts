@@ -2,7 +2,7 @@ import { constantOf } from "../graph/constant.ts";
 import type { Graph, Model, Node, Value } from "../graph/ir.ts";
 import { rowOf, traitOf } from "../graph/ops/index.ts";
 import { allGraphs } from "../graph/walk.ts";
-import { both, either, epsilon, is, matchAt, num, op, type Pattern, scalarOf } from "./pattern.ts";
+import { both, either, epsilon, is, matchAt, num, op, type Pattern, scalarOf, some, view } from "./pattern.ts";
 
 export type RegionKind =
   | "layer-norm"
@@ -31,24 +31,27 @@ export interface Region {
 }
 
 const x = is("x");
-const mean = (p: Pattern) => op("ReduceMean", p);
+/** The mean over some axes: one operator, or a sum and a factor. */
+const mean = (p: Pattern) =>
+  either(op("ReduceMean", p), both("Mul", view(op("ReduceSum", p)), some), op("Div", view(op("ReduceSum", p)), some));
 const squared = (p: Pattern) => either(op("Pow", p, num(2)), op("Mul", p, p));
-const root = (p: Pattern) => {
-  const sum = either(both("Add", p, epsilon), op("Max|Clip", p));
-  return either(op("Sqrt", sum), op("Pow", sum, num(0.5)));
-};
+/** `gamma` may come in before `x` does: `x · (gamma / sqrt(…))`. */
+const gained = (p: Pattern) => either(p, both("Mul", p, some));
 const over = (p: Pattern, variance: Pattern) => {
-  const deviation = root(variance);
   const sum = both("Add", variance, epsilon);
+  const deviation = either(op("Sqrt", either(sum, op("Max|Clip", variance, epsilon))), op("Pow", sum, num(0.5)));
   const inverse = either(op("Reciprocal", deviation), op("Div", num(1), deviation), op("Pow", sum, num(-0.5)));
-  return either(op("Div", p, deviation), both("Mul", p, inverse));
+  return either(op("Div", p, view(deviation)), both("Mul", p, view(gained(view(inverse)))));
 };
-const centred = op("Sub", x, mean(x));
+const centred = op("Sub", x, view(mean(x)));
+/** `mean (x − mean x)²`, or `mean x² − (mean x)²`, not below 0. */
+const difference = op("Sub", mean(squared(x)), squared(mean(x)));
+const variance = either(mean(squared(centred)), difference, both("Max", difference, num(0)), op("Relu", difference));
 
 /** `(x − mean x) / sqrt(mean (x − mean x)² + eps)`, Ba et al. 2016. */
-const LAYER_NORM = over(centred, mean(squared(centred)));
+const LAYER_NORM = over(centred, view(variance));
 /** `x / sqrt(mean x² + eps)`, Zhang and Sennrich 2019. */
-const RMS_NORM = over(x, mean(squared(x)));
+const RMS_NORM = over(x, view(mean(squared(x))));
 /** `x / ‖x‖`, with a floor or not. */
 const norm2 = either(
   op("ReduceL2", x),
@@ -56,10 +59,11 @@ const norm2 = either(
   op("Sqrt", both("Add", op("ReduceSum", squared(x)), epsilon)),
 );
 const floored = either(norm2, op("Clip|Max", norm2), both("Add", norm2, epsilon));
-const L2_NORM = op("Div", x, either(floored, op("Expand", floored)));
+const L2_NORM = op("Div", x, view(floored));
 /** `exp(x − max x) / Σ exp(x − max x)`. */
-const exponential = op("Exp", either(op("Sub", x, op("ReduceMax", x)), x));
-const SOFTMAX = op("Div", exponential, op("ReduceSum", exponential));
+const largest = op("ReduceMax", x);
+const exponential = op("Exp", either(op("Sub", x, view(either(largest, both("Max", view(largest), some)))), x));
+const SOFTMAX = op("Div", exponential, view(op("ReduceSum", exponential)));
 /** Rotation of the halves: `x·cos + (−x₂, x₁)·sin`, Su et al. 2021. */
 const ROPE = both("Add", both("Mul", x, is("cos")), both("Mul", op("Concat", op("Neg", op("Slice|Split|Gather", x))), is("sin")));
 
@@ -246,7 +250,7 @@ function maskedScores(softmax: Node): Set<Node> | undefined {
     if (p.op === "Add" || p.op === "Where" || p.op === "Sub") {
       const operands = p.inputs.slice(p.op === "Where" ? 1 : 0).filter((i) => i !== undefined);
       const scores = operands.find((i) => fromProduct(i));
-      if (!scores) break;
+      if (!scores || operands.some((i) => i !== scores && isBias(i))) break;
       masked = true;
       out.add(p);
       for (const i of p.inputs) if (i && i !== scores) for (const m of maskCone(i)) out.add(m);
@@ -264,6 +268,15 @@ function maskedScores(softmax: Node): Set<Node> | undefined {
     } else break;
   }
   return masked ? out : undefined;
+}
+
+/** Values that a bias of a product does not have, and every mask has. */
+const MASK_BELOW = -1000;
+
+/** A vector over the last axis without values of a mask: the bias of a product, as in front of a classifier's softmax. */
+function isBias(v: Value): boolean {
+  const c = constantOf(v);
+  return c !== undefined && c.shape.length <= 1 && c.dtype.startsWith("float") && c.float32().every((x) => x > MASK_BELOW);
 }
 
 /** True when a product stands behind, with only scaling, masks and moves between. */

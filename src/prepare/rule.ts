@@ -11,6 +11,8 @@ export interface Context {
   typeOf(v: Value): ValueType | undefined;
   /** A rule gave `v` the place of `like`: what is known of that holds for it. */
   retype(v: Value, like: Value): void;
+  /** True for nodes of regions that stay whole: rules that spread a node's work over its neighbours leave them alone. */
+  inRegion(n: Node): boolean;
   /** True when every graph input has a fixed shape, so that a shape derived by the runtime holds for every sample. */
   readonly fixedShapes: boolean;
 }

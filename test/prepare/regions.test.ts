@@ -120,6 +120,29 @@ test("rotary positions: halves and neighbours", () => {
   ).toEqual(["rope: Mul Mul Sub Mul Mul Add | x c o s -> sub add"]);
 });
 
+test("normalization and softmax written with sums, differences of squares, and views", () => {
+  expect(
+    regions((b, x) => {
+      const axes = b.ints("axes", [-1]);
+      const mean = (v: Value) => b.node("Mul", [b.node("ReduceSum", [v, axes], { keepdims: 0 }), one(b, 1 / 8)]);
+      const wide = (v: Value) => b.node("Unsqueeze", [v, axes]);
+      const m = mean(x);
+      const variance = b.node("Max", [b.node("Sub", [mean(b.node("Mul", [x, x])), b.node("Mul", [m, m])]), one(b, 0)]);
+      const inverse = b.node("Reciprocal", [b.node("Sqrt", [b.node("Add", [wide(variance), one(b, 1e-6)])])]);
+      const scaled = b.node("Mul", [inverse, b.weight("g", [8])]);
+      return b.node("Add", [b.node("Mul", [b.node("Sub", [x, wide(m)]), scaled]), b.weight("h", [8])], {}, "y");
+    }),
+  ).toEqual(["layer-norm: ReduceSum Mul Mul ReduceSum Mul Mul Sub Max Unsqueeze Add Sqrt Reciprocal Mul Unsqueeze Sub Mul Add | x -> y"]);
+  expect(
+    regions((b, x) => {
+      const axes = b.ints("axes", [-1]);
+      const most = b.node("Max", [b.node("ReduceMax", [x], { axes: [-1], keepdims: 0 }), one(b, -1e30)]);
+      const e = b.node("Exp", [b.node("Sub", [x, b.node("Unsqueeze", [most, axes])])]);
+      return b.node("Div", [e, b.node("Unsqueeze", [b.node("ReduceSum", [e, axes], { keepdims: 0 }), axes])], {}, "y");
+    }),
+  ).toEqual(["softmax: ReduceMax Max Unsqueeze Sub Exp ReduceSum Unsqueeze Div | x -> y"]);
+});
+
 test("masked scores: from the product to the softmax, and the source of the mask; a bias without softmax is none", () => {
   expect(
     regions((b, x) => {
@@ -135,4 +158,10 @@ test("masked scores: from the product to the softmax, and the source of the mask
       return b.node("Relu", [b.node("Add", [product, b.weight("bias", [8])])], {}, "y");
     }),
   ).toEqual([]);
+  const head = (low: number) => (b: Builder, x: Value) => {
+    const sum = b.node("Add", [b.node("MatMul", [x, b.weight("w", [8, 8])], {}, "mm"), b.floats("row", [0, 0, 0, 0, 0, 0, 0, low])]);
+    return b.node("Softmax", [sum], {}, "y");
+  };
+  expect(regions(head(-8))).toEqual([]);
+  expect(regions(head(-10000))).toEqual(["attention-mask: Add Softmax | mm -> y"]);
 });

@@ -11,6 +11,7 @@ type Bind = { readonly node: Node; readonly affine: Affine; readonly linear: Lin
  * Mul, Add, Sub, Div by a constant (one number, or one a channel) next to a product with constant weights becomes part of them:
  *     behind:  y' = k·y + s:  W' = W·k [O];  b' = b·k + s
  *     before:  x' = k·x + s:  W' = W·k [I];  b' = b + Σ_i W[o, i]·s[i]     (without padding, unless s = 0)
+ * Nodes of recognized functions (the 3 and the 1/6 of a hard swish) stay: the function would no longer be one.
  * The Add behind a MatMul stays: MatMul has no bias of its own. A shared weight stays: it would be stored twice. Tolerance as in
  * fold-batchnorm.
  */
@@ -19,6 +20,7 @@ export const foldAffine = nodeRule<Bind>({
   ops: ["Mul", "Add", "Sub", "Div"],
   tolerance: 1e-4,
   match(n, ctx) {
+    if (ctx.inRegion(n)) return undefined;
     const behind = matchBehind(n, ctx);
     if (behind?.ok) return behind;
     const before = matchBefore(n, ctx);
