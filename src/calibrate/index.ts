@@ -152,6 +152,7 @@ class Pass {
     this.#model = withOutputs(
       model,
       [...whole, ...bare].filter((v) => !inputs.has(v)),
+      o.types,
     );
     for (const k of known) this.#known.set(k, (this.#known.get(k) ?? 0) + 1);
   }
