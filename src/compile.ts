@@ -231,12 +231,13 @@ async function improve(
 ): Promise<PlanBundle> {
   const { options, target } = wish;
   const effort = options.effort as Effort;
-  if (effort === "fast" || data === undefined || calibrated === undefined) return bundle;
+  if (effort === "fast" || data === undefined) return bundle;
   const { improvePlan } = await import("./ptq/improve.ts");
   return improvePlan({
     model: prepared.model,
+    types: prepared.types,
     bundle,
-    stats: calibrated.stats,
+    ...(calibrated && { stats: calibrated.stats }),
     data,
     calibrate: drawSamples(data, "calibrate", options.samples ?? DEFAULT_SAMPLES),
     runtime: job.runtime,

@@ -146,15 +146,15 @@ async function tryCandidate(
   return kept;
 }
 
-const effortOf = (s: State) => (s.ctx.effort === "best" ? SOLVE_BEST : SOLVE_DEFAULT);
+const effortOf = (s: State) => (s.ctx.effort === "best" ? { effort: SOLVE_BEST, light: false } : { effort: SOLVE_DEFAULT });
 const solvedAlready = (s: State) => s.steps.some((t) => t.step.startsWith("rounding") && t.kept);
 
 const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
-  rounding: (s) => solveStep(s, "rounding", { lambda: LAMBDA, asymmetric: true, correctBias: true, effort: effortOf(s) }),
+  rounding: (s) => solveStep(s, "rounding", { lambda: LAMBDA, asymmetric: true, correctBias: true, ...effortOf(s) }),
   // Towards W instead of W*: where many branches are summed, repairing the prefix in every one of them can be too much.
   "rounding-symmetric": async (s) => {
     if (!solvedAlready(s))
-      await solveStep(s, "rounding-symmetric", { lambda: LAMBDA, asymmetric: false, correctBias: true, effort: effortOf(s) });
+      await solveStep(s, "rounding-symmetric", { lambda: LAMBDA, asymmetric: false, correctBias: true, ...effortOf(s) });
   },
   // The full bias correction alone, on round-to-nearest weights: a part of both above.
   bias: async (s) => {

@@ -9,7 +9,7 @@ import { boundsOf, type Layer, rowsOf } from "./layers.ts";
 import { dependants, type Given, Prefix } from "./prefix.ts";
 import { multiply } from "./solve/linalg.ts";
 import { formOf, type Grid, newSolution, quadratic, type Solution } from "./solve/problem.ts";
-import { type RowGroup, type SolveEffort, solveGroups } from "./solve/rows.ts";
+import { type RowGroup, SOLVE_LIGHT, type SolveEffort, solveGroups } from "./solve/rows.ts";
 import { continuousTarget, correctedBias } from "./solve/target.ts";
 import type { Streams, Want } from "./streams.ts";
 import { choosePositions, type Placed, pickRows, placeWindow, type Rounding, settleRows, unfold } from "./unfold.ts";
@@ -244,6 +244,8 @@ export interface SolveOptions {
   readonly asymmetric: boolean;
   readonly correctBias: boolean;
   readonly effort: SolveEffort;
+  /** Little search. Default: for more than 6 bits. */
+  readonly light?: boolean;
   /** Leaves the codes at the plan's (round-to-nearest, or solved before), so that only the bias changes. */
   readonly keepCodes?: boolean;
 }
@@ -261,7 +263,8 @@ export function solveLayer(layer: Layer, grams: readonly Gram[], halves: Halves 
     w: o.asymmetric ? continuousTarget(w[g]!, grams[g]!.cross, form, rows) : w[g]!,
     rows,
   }));
-  const solutions = o.keepCodes ? storedRows(layer, targets) : solveGroups(targets, grid, o.effort);
+  const light = o.light ?? grid.hi - grid.lo > 64;
+  const solutions = o.keepCodes ? storedRows(layer, targets) : solveGroups(targets, grid, light ? SOLVE_LIGHT : o.effort);
   const weight = new Float32Array(groups * rows * k);
   const codes = new Int32Array(weight.length);
   const nb = Math.ceil(k / grid.block);

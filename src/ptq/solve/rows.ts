@@ -18,6 +18,8 @@ export interface SolveEffort {
   readonly beam: number;
 }
 export const SOLVE_DEFAULT: SolveEffort = { coarse: 8, fine: 4, keep: 2, deep: 1, beam: 6 };
+/** From 8 bits on the weights' error is small beside that of 8-bit activations: what counts is the target, not the search. */
+export const SOLVE_LIGHT: SolveEffort = { coarse: 4, fine: 0, keep: 1, deep: 0, beam: 0 };
 export const SOLVE_BEST: SolveEffort = { coarse: 24, fine: 4, keep: 5, deep: 3, beam: 16 };
 
 /** Rows that share one quadratic form: a layer, or one group of a grouped convolution. */
@@ -36,13 +38,17 @@ export function solveGroups(groups: readonly RowGroup[], grid: Grid, effort: Sol
 
 const spot = (): Spot => ({ scale: 1, lo: 0, hi: 0, zero: 0 });
 
-/** Puts row `at` into a lane at one scale. */
+/** Puts row `at` into a lane at one scale; bounds are written when they change. */
 function fillLane(lanes: Lanes, lane: number, k: number, w: Float64Array, at: number, p: Spot): void {
+  const { lo, hi, s } = lanes;
   for (let i = 0, x = lane; i < k; i++, x += LANES) {
     lanes.w[x] = w[at + i]!;
-    lanes.s[x] = p.scale;
-    lanes.lo[x] = p.lo;
-    lanes.hi[x] = p.hi;
+    s[x] = p.scale;
+  }
+  if (lo[lane] === p.lo && hi[lane] === p.hi) return;
+  for (let i = 0, x = lane; i < k; i++, x += LANES) {
+    lo[x] = p.lo;
+    hi[x] = p.hi;
   }
 }
 
