@@ -1,5 +1,6 @@
 import { Worker } from "node:worker_threads";
 import { type Diagnostic, QcError } from "../diagnostics.ts";
+import { Dropped } from "./garbage.ts";
 import { BUSY, compactFeeds, compiledUrl, type Opened, type Request, type Response, STOP, type Versions, WORDS } from "./protocol.ts";
 import type { Feeds, FoldSpec, IoInfo, NodeTime, Runtime, Session, SessionOptions, Tensor } from "./types.ts";
 
@@ -159,8 +160,10 @@ class WorkerSession implements Session {
     send({ op: "fold-start", session: this.#id, fold, spec: { ...spec, module: compiledUrl(spec.module) } });
     try {
       let index = 0;
+      const dropped = new Dropped();
       for await (const f of feeds) {
         send({ op: "fold-feed", fold, feeds: compactFeeds(f), index: index++ });
+        dropped.add(f);
         while (flight.length > FOLD_QUEUE) await flight.shift();
       }
       while (flight.length > 0) await flight.shift();

@@ -6,6 +6,7 @@ import * as ort from "onnxruntime-node";
 import { QcError } from "../diagnostics.ts";
 import { DTYPES, type DType } from "../quant/dtype.ts";
 import { clean, loadDiagnostic, runDiagnostic } from "./errors.ts";
+import { Dropped } from "./garbage.ts";
 import { parseProfile } from "./profile.ts";
 import { BUSY, buffersIn, type Opened, type Request, type Response, STOP } from "./protocol.ts";
 import type { Feeds, Fold, IoInfo, SessionOptions, Tensor, TensorArray } from "./types.ts";
@@ -24,6 +25,7 @@ interface Open {
 }
 
 const sessions = new Map<number, Open>();
+const dropped = new Dropped();
 const folds = new Map<number, { readonly fold: Fold; readonly of: Open }>();
 /** Types that onnxruntime-node hands out; a graph output of another type makes it throw, or abort the process (4 bit). */
 const CARRIED = new Set<string>(
@@ -227,7 +229,10 @@ async function handle(r: Request): Promise<unknown> {
     }
     case "fold-feed": {
       const { fold, of } = foldOf(r.fold);
-      fold.update(await run(of, r.feeds, undefined), r.feeds, r.index);
+      const outputs = await run(of, r.feeds, undefined);
+      fold.update(outputs, r.feeds, r.index);
+      dropped.add(outputs);
+      dropped.add(r.feeds);
       return undefined;
     }
     case "fold-finish": {
