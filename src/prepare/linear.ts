@@ -2,7 +2,7 @@ import { floatAttr } from "../graph/attr.ts";
 import { type ConstantView, constantOf, toFloat32 } from "../graph/constant.ts";
 import type { Node, Value } from "../graph/ir.ts";
 import { opFacts, type Weight } from "../graph/ops/index.ts";
-import { floats } from "../graph/tensor.ts";
+import { tensorFrom } from "../graph/tensor.ts";
 import { setConstant, soleUse } from "./edit.ts";
 import { type Context, type Refusal, refuse } from "./rule.ts";
 
@@ -100,11 +100,11 @@ export function rankOf(v: Value, ctx: Context): number | undefined {
 }
 
 /**
- * Calls `f` for each element of W with its output o and input i.
+ * Calls `f` for each run of elements of W with one output o and one input i: a kernel window, or one element of a matrix.
  * Conv [M, C/g, k…]: o = m, i = (m div M/g)·C/g + c · ConvTranspose [C, M/g, k…]: o = (c div C/g)·M/g + m, i = c ·
  * matrices [K, N] or [N, K].
  */
-export function eachWeight(l: Linear, f: (at: number, o: number, i: number) => void): void {
+function eachRow(l: Linear, f: (from: number, to: number, o: number, i: number) => void): void {
   const shape = l.weight.constant.shape;
   const groups = l.weight.groups;
   const inner = shape.slice(2).reduce((a, b) => a * b, 1);
@@ -116,9 +116,8 @@ export function eachWeight(l: Linear, f: (at: number, o: number, i: number) => v
     const group = Math.floor(a / perGroup);
     for (let b = 0; b < B; b++) {
       const other = group * B + b;
-      const o = byInput ? other : a;
-      const i = byInput ? a : other;
-      for (let k = 0; k < inner; k++) f(at++, o, i);
+      f(at, at + inner, byInput ? other : a, byInput ? a : other);
+      at += inner;
     }
   }
 }
@@ -130,12 +129,13 @@ export function eachWeight(l: Linear, f: (at: number, o: number, i: number) => v
 export function scaleOutputs(l: Linear, k: Float64Array, s: Float64Array, rule: string, follower: Node): void {
   const w = l.weight.constant.float32();
   const scaled = new Float32Array(w.length);
-  eachWeight(l, (at, o) => {
-    scaled[at] = w[at]! * k[o]!;
+  eachRow(l, (from, to, o) => {
+    const factor = k[o]!;
+    for (let at = from; at < to; at++) scaled[at] = w[at]! * factor;
   });
   const shape = [...l.weight.constant.shape];
   const bias = Float32Array.from(k, (kc, o) => (l.bias ? l.bias[o]! * kc : 0) + s[o]!);
-  setConstant(l.node, l.weight.input, floats(scaled, shape), `${l.node.name}.weight`);
+  setConstant(l.node, l.weight.input, tensorFrom(scaled, shape), `${l.node.name}.weight`);
   putBias(l, bias, rule, follower);
 }
 
@@ -147,12 +147,17 @@ export function scaleInputs(l: Linear, k: Float64Array, s: Float64Array, rule: s
   const w = l.weight.constant.float32();
   const scaled = new Float32Array(w.length);
   const shift = new Float64Array(l.channels);
-  eachWeight(l, (at, o, i) => {
-    scaled[at] = w[at]! * k[i]!;
-    shift[o]! += w[at]! * s[i]!;
+  eachRow(l, (from, to, o, i) => {
+    const factor = k[i]!;
+    let sum = 0;
+    for (let at = from; at < to; at++) {
+      scaled[at] = w[at]! * factor;
+      sum += w[at]!;
+    }
+    shift[o]! += sum * s[i]!;
   });
   const shape = [...l.weight.constant.shape];
-  setConstant(l.node, l.weight.input, floats(scaled, shape), `${l.node.name}.weight`);
+  setConstant(l.node, l.weight.input, tensorFrom(scaled, shape), `${l.node.name}.weight`);
   if (s.some((x) => x !== 0))
     putBias(
       l,
@@ -165,7 +170,7 @@ export function scaleInputs(l: Linear, k: Float64Array, s: Float64Array, rule: s
 /** Writes the bias; with a follower, its consumers move to the product's result and it leaves the graph. */
 function putBias(l: Linear, bias: Float32Array, rule: string, follower: Node | undefined): void {
   const g = l.node.graph;
-  const data = floats(bias);
+  const data = tensorFrom(bias);
   const origin = { rule, from: [l.node.name, ...(follower ? [follower.name] : [])] };
   if (l.node.op !== "MatMul") {
     if (l.node.op === "Gemm") g.setAttr(l.node, "beta", undefined);
