@@ -76,6 +76,9 @@ function* products(model: Model): Generator<{ node: Node; x: ReturnType<typeof o
     if (isProduct(node)) yield { node, x: operandOf(node.inputs[0], at), w: operandOf(node.inputs[1], at) };
 }
 
+/** uint8 codes are taken as int8. */
+const builtType = (t: DType): DType => (t === "uint8" ? "int8" : t);
+
 /** The axis of a weight along which its outputs lie; undefined when scales may not differ along any. */
 function outputAxis(node: Node): number | undefined {
   const rank = shapeOf(node.inputs[1])?.length;
@@ -207,14 +210,15 @@ export const TENSORRT_RULES: readonly LintRule[] = [
   rule({
     id: "TRT09",
     kind: "reject",
-    title: "4-bit tensors have an even last dimension",
-    remedy: "Pad the last dimension, or keep this tensor in 8 bits.",
-    source: 'TensorRT: "Quantization to INT4 is not supported for tensors with an odd last dimension"',
+    title: "4-bit tensors have an even number of elements",
+    remedy: "Pad the tensor, or keep it in 8 bits.",
+    source: `${BUILDER}: "4-bit quantization requies an even number of elements"`,
     *check(model) {
       for (const n of quantizers(model)) {
         const t = codeType(n);
-        const last = shapeOf(n.inputs[0])?.at(-1);
-        if ((t === "int4" || t === "float4e2m1") && last !== undefined && last % 2 === 1) yield { at: n, text: `last dimension ${last}` };
+        const shape = shapeOf(n.inputs[0]);
+        if ((t !== "int4" && t !== "float4e2m1") || !shape?.every((x) => x !== undefined)) continue;
+        if (shape.every((x) => x! % 2 === 1)) yield { at: n, text: `[${shape}]` };
       }
     },
   }),
@@ -253,17 +257,23 @@ export const TENSORRT_RULES: readonly LintRule[] = [
   rule({
     id: "TRT12",
     kind: "reject",
-    title: "4-bit weights against an 8-bit activation",
-    remedy: "Requantize the weight to 8 bits behind its DequantizeLinear (Q, DQ), or leave the activation float.",
+    title: "operands of two types",
+    remedy:
+      "Give both operands one type (a 4-bit weight requantized to 8 bits behind its DequantizeLinear), or leave the activation float.",
     source: `${BUILDER}: "CHECK(is_constant())" (Gemm), "Input and filter have to be the same type" (float8), "CHECK(dtype == W.type())" (Conv)`,
     *check(model) {
       for (const { node, x, w } of products(model)) {
-        if (!x || !w || w.dtype !== "int4" || x.constant) continue;
-        if (x.dtype === "float8e4m3fn") yield { at: node, text: "an int4 weight and a float8 activation" };
-        else if (x.dtype === "int8" && !isMatrixProduct(node))
-          yield { at: node, text: `an int4 weight and an int8 activation on ${node.op}` };
-        else if (x.dtype === "int8" && w.grain.kind === "block" && (node.op === "Gemm" || w.path.length > 0))
-          yield { at: node, text: "a transposed blocked int4 weight and an int8 activation" };
+        if (!x || !w || x.constant || !x.dtype || !w.dtype || builtType(x.dtype) === builtType(w.dtype)) continue;
+        // Only what the builder tries to fuse can fail: scales along other axes are dequantized first.
+        const fuses =
+          x.grain.kind === "tensor" && (w.grain.kind === "tensor" || (w.grain.kind === "channel" && w.grain.axis === outputAxis(node)));
+        const float8 = x.dtype === "float8e4m3fn" || w.dtype === "float8e4m3fn";
+        const pair = `a weight of ${w.dtype} and an activation of ${x.dtype}`;
+        if (node.op === "ConvTranspose") continue;
+        if (w.dtype === "int4" && w.grain.kind === "block") {
+          if (x.dtype === "float8e4m3fn" || (node.op === "Gemm" && intAttr(node, "transB", 0) === 1))
+            yield { at: node, text: `${pair}, in blocks` };
+        } else if (fuses && (float8 || !isMatrixProduct(node))) yield { at: node, text: pair };
       }
     },
   }),
