@@ -5,6 +5,17 @@
 export { type QuantizeOptions, type QuantizeResult, quantize } from "./compile.ts";
 export { type Diagnostic, type DiagnosticCode, explain as explainDiagnostic, QcError } from "./diagnostics.ts";
 export { type Explanation, explain } from "./explain.ts";
+export {
+  type QatImported,
+  type QatImportOptions,
+  type QatInserted,
+  type QatInsertOptions,
+  type QatTrained,
+  type QatTrainOptions,
+  qatImport,
+  qatInsert,
+  qatTrain,
+} from "./finetune.ts";
 export { type Forecast, forecast } from "./forecast.ts";
 export type { Model } from "./graph/ir.ts";
 export { loadModel, readModel, saveModel, writeModel } from "./graph/onnx/index.ts";

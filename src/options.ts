@@ -149,6 +149,46 @@ export const APPLY = {
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL.int8.onnx)" },
 } as const satisfies Options;
 
+const { budget: _budget, ...CHOOSE } = DECIDE;
+export const QAT_TRAIN = {
+  ...DATA,
+  plan: { type: "text", hint: "FILE", help: "the plan to start from (default: the one that qc plan makes)" },
+  ...CHOOSE,
+  steps: { type: "number", hint: "N", integer: true, min: 0, default: 400, help: "updates; 0 changes nothing" },
+  batch: { type: "number", hint: "N", integer: true, min: 1, default: 32, help: "samples in one update" },
+  rate: { type: "number", hint: "R", min: 0, help: "learning rate, in codes of a weight per update (default 0.002)" },
+  optimizer: { type: "choice", of: ["adam", "adamw", "sgd"], default: "adam", help: "how parameters follow their gradients" },
+  labels: { type: "flag", help: "learn from the set's labels too, beside the float graph's answers" },
+  patience: {
+    type: "number",
+    hint: "N",
+    integer: true,
+    min: 0,
+    default: 0,
+    help: "stop after N judgements without a better one (0: never)",
+  },
+  resume: { type: "flag", help: "go on where a stopped run was" },
+  ...RUN,
+  out: { type: "text", short: "o", hint: "FILE", help: "the trained quantized model (default: MODEL.qat.onnx; its plan goes beside it)" },
+} as const satisfies Options;
+
+export const QAT_INSERT = {
+  plan: { type: "text", hint: "FILE", help: "the plan to put into the graph" },
+  form: {
+    type: "choice",
+    of: ["qdq", "arithmetic"],
+    default: "qdq",
+    help: "QuantizeLinear and DequantizeLinear, or Div, Round, Clip, Mul for a trainer that gives those no gradient",
+  },
+  out: { type: "text", short: "o", hint: "FILE", help: "the trainable model (default: MODEL.trainable.onnx; its list goes beside it)" },
+} as const satisfies Options;
+
+export const QAT_IMPORT = {
+  plan: { type: "text", hint: "FILE", help: "the plan that qc qat insert was given" },
+  list: { type: "text", hint: "FILE", help: "the list that qc qat insert wrote" },
+  out: { type: "text", short: "o", hint: "FILE", help: "the trained plan (default: MODEL.plan.json)" },
+} as const satisfies Options;
+
 export const OUT = { out: { type: "text", short: "o", hint: "FILE", help: "where to write" } } as const satisfies Options;
 
 export type Parsed<T extends Options> = {

@@ -1,4 +1,4 @@
-import { APPLY, CALIBRATE, OUT, PLAN, QUANTIZE } from "../options.ts";
+import { APPLY, CALIBRATE, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE } from "../options.ts";
 import { type Command, command } from "./command.ts";
 
 const MODEL = { name: "MODEL", help: "an ONNX file" } as const;
@@ -60,6 +60,30 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     options: APPLY,
     examples: ["qc apply model.onnx --plan plan.json -o model.int8.onnx"],
     load: () => import("./commands/apply.ts"),
+  }),
+  "qat train": command({
+    summary: "fine-tune the fake-quantized graph, without a training framework; label-free by default",
+    args: [MODEL],
+    options: QAT_TRAIN,
+    examples: [
+      "qc qat train model.onnx --data set.yaml",
+      "qc qat train model.onnx -d set.yaml --plan model.int8.plan.json --steps 1000 --resume",
+    ],
+    load: () => import("./commands/qat-train.ts"),
+  }),
+  "qat insert": command({
+    summary: "put fake quantization with trainable scales into a graph, for another trainer",
+    args: [MODEL],
+    options: QAT_INSERT,
+    examples: ["qc qat insert model.onnx --plan model.int8.plan.json -o model.trainable.onnx"],
+    load: () => import("./commands/qat-insert.ts"),
+  }),
+  "qat import": command({
+    summary: "take the learned scales and weights back into a plan",
+    args: [{ name: "TRAINED", help: "the file that the trainer wrote" }],
+    options: QAT_IMPORT,
+    examples: ["qc qat import trained.onnx --plan model.int8.plan.json --list model.trainable.qat.json -o model.qat.plan.json"],
+    load: () => import("./commands/qat-import.ts"),
   }),
   explain: command({
     summary: "why a node is as it is: site, scheme, range, rule, reason for a skip",

@@ -1,4 +1,4 @@
-import { readdirSync, rmSync } from "node:fs";
+import { readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 
 /** For the folders that do not touch node:* themselves. */
@@ -21,4 +21,8 @@ export function namesIn(folder: string): string[] {
 }
 export function removeFile(path: string): void {
   rmSync(path, { force: true });
+}
+
+export function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
 }

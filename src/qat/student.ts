@@ -86,7 +86,11 @@ export function buildStudent(prepared: Model, bundle: PlanBundle, rates: Trained
   return { model, params, fakeQuants, weights, activations, biases, seen };
 }
 
-/** Latent codes: the code itself, moved by what rounding cut off where the code is the nearest one. */
+/**
+ * Where a latent weight starts within the reach of its code, as a part of what rounding cut off: at the edge, where rounding to nearest or a
+ * solver may have left it, the first small steps would turn codes over by the hundred.
+ */
+const KEPT = 0.5;
 export function latent(
   codes: Int32Array,
   zero: (i: number) => number,
@@ -96,9 +100,8 @@ export function latent(
   const out = new Float32Array(codes.length);
   for (let i = 0; i < out.length; i++) {
     const q = codes[i]! - zero(i);
-    const v = real ? real[i]! / scale(i) : q;
-    // Half a unit away it would round to the other code; a weight beyond the range keeps its distance, up to a unit.
-    out[i] = Math.max(q - 0.49, Math.min(q + 0.49, v));
+    const off = real ? real[i]! / scale(i) - q : 0;
+    out[i] = q + KEPT * Math.max(-0.5, Math.min(0.5, off));
   }
   return out;
 }
