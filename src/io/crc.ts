@@ -1,3 +1,5 @@
+import * as zlib from "node:zlib";
+
 /** CRC-32 of zip (reflected polynomial 0xEDB88320), eight bytes a step ("slicing by 8", Kounavis and Berry 2005). */
 const T: readonly Uint32Array[] = (() => {
   const t = Array.from({ length: 8 }, () => new Uint32Array(256));
@@ -16,8 +18,15 @@ const T: readonly Uint32Array[] = (() => {
   return t;
 })();
 
-/** Continue from `crc` (the result for the bytes before), 0 to start. */
+/** Node 20.15 and later have one of their own, several times as fast. */
+const native = (zlib as { readonly crc32?: (bytes: Uint8Array, crc?: number) => number }).crc32;
+
 export function crc32(bytes: Uint8Array, crc = 0): number {
+  return native === undefined ? crc32Table(bytes, crc) : native(bytes, crc);
+}
+
+/** Continue from `crc` (the result for the bytes before), 0 to start. */
+export function crc32Table(bytes: Uint8Array, crc = 0): number {
   const [t0, t1, t2, t3, t4, t5, t6, t7] = T as [
     Uint32Array,
     Uint32Array,

@@ -1,4 +1,4 @@
-import { inflateRaw, inflateRawSync } from "node:zlib";
+import { constants, inflateRaw, inflateRawSync } from "node:zlib";
 import { deflateSync, Inflate } from "fflate";
 import { QcError } from "../diagnostics.ts";
 import { crc32 } from "./crc.ts";
@@ -118,6 +118,8 @@ function findDirectory(source: ByteSource): { offset: number; size: number; coun
   return { offset, size, count };
 }
 
+const HEAD = 4096;
+
 class Entry implements ZipEntry {
   readonly name: string;
   readonly label: string;
@@ -129,6 +131,7 @@ class Entry implements ZipEntry {
   readonly crc: number;
   #data: number | undefined;
   #whole: Uint8Array | undefined;
+  #head: Uint8Array | undefined;
   #cursor: Cursor | undefined;
 
   constructor(source: ByteSource, name: string, stored: boolean, sizes: Sizes, crc: number) {
@@ -151,7 +154,25 @@ class Entry implements ZipEntry {
         this.#cursor = new Cursor(this, this.#source, this.#start(), this.packedSize);
       return this.#cursor.read(offset, length);
     }
+    // A header in front is read before anybody knows whether the rest will be wanted.
+    if (this.#whole === undefined && offset + length <= HEAD) {
+      const head = this.#beginning();
+      if (offset + length <= head.byteLength) return head.subarray(offset, offset + length);
+    }
     return this.bytes().subarray(offset, offset + length);
+  }
+
+  /** What the first bytes of compressed data unpack to: at least `HEAD` bytes, or what there is. */
+  #beginning(): Uint8Array {
+    if (this.#head === undefined) {
+      const packed = this.#source.read(this.#start(), Math.min(HEAD, this.packedSize));
+      try {
+        this.#head = inflateRawSync(packed, { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: HEAD * LIMITS.deflateRatio });
+      } catch (e) {
+        throw this.#undone(e);
+      }
+    }
+    return this.#head;
   }
 
   bytes(): Uint8Array {
@@ -159,7 +180,7 @@ class Entry implements ZipEntry {
     const packed = this.#source.read(this.#start(), this.packedSize);
     if (this.stored) return this.#verified(packed);
     try {
-      return this.#keep(inflateRawSync(packed, { maxOutputLength: Math.max(1, this.size) }));
+      return this.#keep(inflateRawSync(packed, this.#options()));
     } catch (e) {
       throw this.#undone(e);
     }
@@ -169,13 +190,19 @@ class Entry implements ZipEntry {
     if (this.stored || this.#whole !== undefined || this.size > LIMITS.inflateWhole) return;
     const packed = this.#source.read(this.#start(), this.packedSize);
     const done = await new Promise<Uint8Array>((resolve, reject) =>
-      inflateRaw(packed, { maxOutputLength: Math.max(1, this.size) }, (e, b) => (e ? reject(this.#undone(e)) : resolve(b))),
+      inflateRaw(packed, this.#options(), (e, b) => (e ? reject(this.#undone(e)) : resolve(b))),
     );
     this.#keep(done);
   }
 
+  /** One buffer of the promised size, and not a byte more. */
+  #options(): { readonly maxOutputLength: number; readonly chunkSize: number } {
+    return { maxOutputLength: Math.max(1, this.size), chunkSize: Math.max(64, this.size) };
+  }
+
   #keep(b: Uint8Array): Uint8Array {
     this.#whole = this.#verified(new Uint8Array(b.buffer, b.byteOffset, b.byteLength));
+    this.#head = undefined;
     return this.#whole;
   }
 
