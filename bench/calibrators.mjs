@@ -43,10 +43,12 @@ function setOf(path, most) {
     roles: { calibrate: [], select: [], heldOut: [] },
     async sample(i) {
       const a = npy.rows(i, 1);
-      return { id: String(i), feeds: { [input.name]: { dtype: "float32", dims: a.shape, data: Float32Array.from(a.data) } } };
+      return { id: String(i), feeds: { [input.name]: { dtype: "float32", dims: dimsOf(a.shape), data: Float32Array.from(a.data) } } };
     },
   };
 }
+/** A file of clips has an axis more than the model: each of its rows is a batch. */
+const dimsOf = (shape) => (shape.length > (input.type?.shape?.length ?? shape.length) ? shape.slice(1) : shape);
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 
 /** Sites, and weights rounded to int8 per channel where they stand. */
@@ -139,12 +141,28 @@ for (const symmetric of [false, true]) {
   const got = await evaluate(score, range(score.size), stats);
   console.log(`${symmetric ? "s8" : "u8"}  ${candidates.map((c, i) => `${c.spec} ${db(got[i])}`).join("   ")}`);
   if (flags.auto) {
-    const split = cal.splitForAuto(range(data.size));
-    const half = await cal.collectStats({ ...common, indices: split.ranges });
-    const choice = await cal.chooseAuto({ samples: split.select.length, evaluate: () => evaluate(data, split.select, half) });
-    console.log(
-      `    auto: ${choice.chosen.spec} (${choice.because}; ${[...choice.sqnrDb].map(([k, v]) => `${k} ${v.toFixed(1)}`).join(", ")})`,
-    );
+    const { folds, confirm } = cal.splitForAuto(range(data.size));
+    const judge = (set, from, among) =>
+      cal.outputErrors(
+        reference,
+        quantized,
+        feeds(data, set),
+        among.map((c) => cal.siteFeeds(kinds, parameters(from, c.calibrator, symmetric))),
+      );
+    const choice = await cal.chooseAuto({
+      candidates,
+      samples: folds.reduce((sum, f) => sum + f.select.length, 0),
+      async evaluate(among) {
+        const all = [];
+        for (const f of folds) all.push(await judge(f.select, await cal.collectStats({ ...common, indices: f.ranges }), among));
+        return among.map((_, i) => all.reduce((sum, e) => sum + e[i] / all.length, 0));
+      },
+      confirm: (among) => judge(confirm, stats, among),
+    });
+    const spec = choice.chosen.spec;
+    const at = candidates.findIndex((c) => c.spec === spec);
+    const regret = 10 * Math.log10(got[at] / Math.min(...got));
+    console.log(`    auto: ${spec}, ${regret.toFixed(2)} dB below the best (${choice.because})`);
   }
   await quantized.release();
 }
