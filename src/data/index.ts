@@ -31,12 +31,13 @@ export async function openData(spec: string, inputs: readonly IoInfo[], options:
   const labels = openLabels(set, folder, source, config);
   const binding = bindInputs(set, folder, source, inputs, config, labels.fields, report);
   const group = config.group === undefined ? [] : [fieldOrFail(set, source, config.group)];
-  const wanted = [...new Set([...binding.inputs.flatMap((b) => b.from), ...labels.fields, ...group])];
+  const order = config.sequences === undefined ? [] : [config.sequences];
+  const wanted = [...new Set([...binding.inputs.flatMap((b) => b.from), ...labels.fields, ...group, ...order])];
   await source.prepare?.(wanted);
   if (config.sha256 !== undefined) verifyChecksum(folder, config.source, config.sha256);
 
   const classes = labels.classes();
-  const sequences = source.sequences;
+  const sequences = config.sequences === undefined ? source.sequences : sequencesOf(set, source, config.sequences);
   const roles = splitRoles(config.split, {
     set,
     size: source.size,
@@ -127,6 +128,15 @@ function nameOf(spec: string): string {
 function fieldOrFail(set: string, source: Source, field: string): string {
   if (!source.fields.has(field)) throw new QcError({ code: "data/no-such-field", set, field, have: [...source.fields.keys()] });
   return field;
+}
+
+/** Neighbours with the same value of a field are one sequence; a value that comes back later begins anew. */
+function sequencesOf(set: string, source: Source, field: string): readonly number[] {
+  const names = source.scalars?.(fieldOrFail(set, source, field));
+  if (names === undefined)
+    throw new QcError({ code: "data/labels", set, detail: `"${field}" has no single value a sample that could name its sequence` });
+  let n = -1;
+  return names.map((v, i) => (i > 0 && v === names[i - 1] ? n : ++n));
 }
 
 /** The set file's text and the content. Private: it would let outsiders test guesses about small sets. */

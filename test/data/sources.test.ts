@@ -245,6 +245,13 @@ describe("loader modules", () => {
   });
 });
 
+test("a field that names the sequence of a sample, and one that names its group", async () => {
+  at.write("q.jsonl", ["a", "a", "b", "b", "b", "a"].map((who, i) => JSON.stringify({ x: [i], who })).join("\n"));
+  const spec = at.write("q.yaml", "source: q.jsonl\ninputs: { input: { from: x } }\nsequences: who\ngroup: who\n");
+  const { set } = await opened(spec, [input(["N", 1])]);
+  expect([set.sequences, (await set.sample(3)).group]).toEqual([[0, 0, 1, 1, 1, 2], "b"]);
+});
+
 test("state goes round within a sequence, from the start value at its beginning", async () => {
   const file = at.write(
     "seq.mjs",
