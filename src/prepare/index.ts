@@ -92,6 +92,7 @@ class Job {
   readonly refusals = new Map<string, { readonly rule: string; readonly node: string; readonly why: string }>();
   types: Types = new Map();
   seen: Types = new Map();
+  derived: ReadonlyMap<Value, readonly number[]> = new Map();
   readonly #without: ReadonlySet<string>;
   readonly #context: Context;
   /** Found when a rule asks, and again after each round of rules. */
@@ -116,8 +117,10 @@ class Job {
         this.#regions ??= regionIndex(findRegions(model));
         return this.#regions.has(n);
       },
-      get fixedShapes() {
-        return model.graph.inputs.every((v) => staticShape(v.type) !== undefined);
+      fixedShape: (v) => {
+        if (v.data) return v.data.shape;
+        if (!model.graph.inputs.every((i) => staticShape(i.type) !== undefined)) return undefined;
+        return v.isInput && v.graph === model.graph ? staticShape(v.type) : this.derived.get(v);
       },
     };
   }
@@ -127,7 +130,7 @@ class Job {
   }
 
   async probe(runtime: Runtime, feeds: Feeds | undefined): Promise<void> {
-    ({ types: this.types, seen: this.seen } = await probeTypes(this.model, runtime, feeds));
+    ({ types: this.types, seen: this.seen, derived: this.derived } = await probeTypes(this.model, runtime, feeds));
   }
 
   /** To the least opset that every stage behind speaks. A refusal leaves the model where it is; then lowering says what is in the way. */

@@ -16,6 +16,8 @@ const SHAPE_LIKE = 64;
 export interface Probed {
   /** What holds for every sample: the file's own word, then the runtime's inference. */
   readonly types: Types;
+  /** Shapes without an unknown that the runtime derived from the graph inputs alone: not even the file's own word is in them. */
+  readonly derived: ReadonlyMap<Value, readonly number[]>;
   /** With `feeds`: the shapes of that one sample. */
   readonly seen: Types;
 }
@@ -29,17 +31,20 @@ export async function probeTypes(model: Model, runtime: Runtime, feeds?: Feeds):
   const types = declaredTypes(model.graph);
   inferElems(model.graph, types);
   const seen: Types = new Map();
+  const derived = new Map<Value, readonly number[]>();
   const paths = valuesByPath(model);
   const want = [...paths].filter(([, v]) => v.producer && exposable(types.get(v)) && (feeds !== undefined || v.graph === model.graph));
   const names = want.map(([path]) => path);
   const open = (light: boolean) => {
     const m = cloneModel(model);
     if (light) dropWeights(m);
-    // Elements known here keep foreign types (bfloat16, 4 bit) off the runtime's border.
     const copies = valuesByPath(m);
     for (const [path, v] of want) {
       const c = copies.get(path);
-      if (c && c.type === undefined) c.type = types.get(v);
+      const t = types.get(v);
+      // The element type keeps foreign types (bfloat16, 4 bit) off the runtime's border. The file's shapes stay out: tools that change a
+      // batch size leave old ones behind, and the runtime would take them for its own.
+      if (c && t?.kind === "tensor") c.type = t.elem && { kind: "tensor", elem: t.elem, shape: undefined };
     }
     return runtime.open(writeModel(exposeValues(m, names).model), { label: "the model with every value exposed" });
   };
@@ -53,7 +58,9 @@ export async function probeTypes(model: Model, runtime: Runtime, feeds?: Feeds):
     const infos = new Map(session.outputs.map((o) => [o.name, o]));
     for (const [path, v] of want) {
       const info = infos.get(path);
-      if (info && v.graph === model.graph) types.set(v, merge(types.get(v), info));
+      if (!info || v.graph !== model.graph) continue;
+      if (info.dims.length > 0 && info.dims.every((d) => typeof d === "number" && d >= 0)) derived.set(v, info.dims as readonly number[]);
+      types.set(v, merge(types.get(v), info));
     }
     inferElems(model.graph, types);
     inferRanks(model.graph, types);
@@ -61,7 +68,7 @@ export async function probeTypes(model: Model, runtime: Runtime, feeds?: Feeds):
   } finally {
     await session.release();
   }
-  return { types, seen };
+  return { types, derived, seen };
 }
 
 /** Some operators want a constant where the light model has an input. */

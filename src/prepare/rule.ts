@@ -13,8 +13,8 @@ export interface Context {
   retype(v: Value, like: Value): void;
   /** True for nodes of regions that stay whole: rules that spread a node's work over its neighbours leave them alone. */
   inRegion(n: Node): boolean;
-  /** True when every graph input has a fixed shape, so that a shape derived by the runtime holds for every sample. */
-  readonly fixedShapes: boolean;
+  /** The shape that a value has for every sample: every graph input has a fixed shape, and the runtime derived this one from them. */
+  fixedShape(v: Value): readonly number[] | undefined;
 }
 
 /** undefined: not this rule's business. A refusal is for what a reader would expect the rule to do. */

@@ -434,6 +434,20 @@ describe("types", () => {
   });
 });
 
+test("a shape that the file claims folds nothing", async () => {
+  const b = new Builder();
+  const x = b.input("x", [2, 4]);
+  const found = b.node("NonZero", [x], {}, "found");
+  found.type = tensorType("int64", [2, 5]);
+  const p = await lawful(runtime, b.output(b.node("Shape", [found], {}, "inner")), 0);
+  expect(p.model.graph.nodes.map((n) => n.op)).toEqual(["NonZero", "Shape"]);
+  const c = new Builder();
+  const v = c.node("NonZero", [c.input("x", [2, 4])], {}, "found");
+  v.type = tensorType("int64", [2, 5]);
+  const q = await lawful(runtime, c.output(c.node("ConstantOfShape", [c.node("Shape", [v])], {}, "y")), 0);
+  expect(q.model.graph.nodes.map((n) => n.op)).toEqual(["NonZero", "Shape", "ConstantOfShape"]);
+});
+
 describe("older opsets", () => {
   const softmax = (shape: readonly (number | string)[], axis: number) => {
     const b = new Builder(11, 6);

@@ -1,6 +1,5 @@
 import type { Node } from "../../graph/ir.ts";
 import { int64s, type TensorData, tensorFrom } from "../../graph/tensor.ts";
-import { staticShape } from "../../graph/types.ts";
 import { replaceByConstant } from "../constants/index.ts";
 import { matched, nodeRule } from "../rule.ts";
 
@@ -16,7 +15,7 @@ export const foldShape = nodeRule<{ readonly node: Node; readonly data: TensorDa
     const x = n.inputs[0];
     const out = n.outputs[0];
     if (!x || !out || out.isOutput || n.graph.parent || n.attrs.has("start") || n.attrs.has("end")) return undefined;
-    const shape = x.isConstant ? x.data!.shape : ctx.fixedShapes ? staticShape(ctx.typeOf(x)) : undefined;
+    const shape = ctx.fixedShape(x);
     if (!shape) return undefined;
     const data = n.op === "Shape" ? int64s(shape) : tensorFrom(BigInt64Array.of(BigInt(shape.reduce((a, b) => a * b, 1))), []);
     return matched({ node: n, data });

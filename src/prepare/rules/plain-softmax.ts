@@ -1,7 +1,6 @@
 import { intAttr } from "../../graph/attr.ts";
 import type { Node, Value } from "../../graph/ir.ts";
 import { asIntegers } from "../../graph/tensor.ts";
-import { staticShape } from "../../graph/types.ts";
 import { bypass, bypassProblem, soleUse, sweep } from "../edit.ts";
 import { rankOf } from "../linear.ts";
 import { type Context, matched, nodeRule, refuse } from "../rule.ts";
@@ -51,6 +50,6 @@ export const plainSoftmax = nodeRule<Bind>({
 function isShapeOf(v: Value | undefined, x: Value, ctx: Context): boolean {
   const p = v?.producer;
   if (p) return p.op === "Shape" && p.inputs[0] === x && p.attrs.size === 0;
-  const want = staticShape(ctx.typeOf(x));
+  const want = ctx.fixedShape(x);
   return want !== undefined && v?.data?.dtype === "int64" && asIntegers(v.data).join() === want.join();
 }
