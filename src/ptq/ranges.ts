@@ -13,7 +13,7 @@ import { packCodes } from "../quant/pack.ts";
 import type { ActivationSite, Proposal } from "./proposal.ts";
 import { proposeSites } from "./propose.ts";
 import { weightParams } from "./rtn.ts";
-import { bulkSqnrDb, LEAST_DB } from "./sound.ts";
+import { bulkSqnrDb, LEAST_DB, wholeSqnrDb } from "./sound.ts";
 
 /** A range for one value; the calibrator's choice unless the caller knows better. */
 export type RangeOf = (s: ValueStats, o: { readonly levels: number; readonly symmetric: boolean; readonly isOutput: boolean }) => Range;
@@ -85,7 +85,9 @@ function rangesOf(p: Proposal, stats: Stats, rangeOf: RangeOf): { readonly param
     else {
       const { dtype, symmetric } = site.scheme;
       const levels = dtype === "uint16" || dtype === "int16" ? 65536 : 256;
-      const r = rangeOf(s, { levels, symmetric, isOutput: site.uses === "all" && site.value.isOutput });
+      const chosen = rangeOf(s, { levels, symmetric, isOutput: site.uses === "all" && site.value.isOutput });
+      // Clipping that takes the power out of a value is not worth the finer steps: then min and max, if the bulk survives them (below).
+      const r = wholeSqnrDb(s, paramsOf(chosen, site.scheme)) < LEAST_DB ? { min: s.min, max: s.max } : chosen;
       const g = ranges.get(site.group);
       ranges.set(site.group, g ? { min: Math.min(g.min, r.min), max: Math.max(g.max, r.max) } : { min: r.min, max: r.max });
     }

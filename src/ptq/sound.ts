@@ -52,3 +52,26 @@ export function bulkSqnrDb(s: ValueStats, q: QParams): number {
   }
   return sqnrDbOf(signal, noise);
 }
+
+/**
+ * What a range leaves of a value as a whole: 10 log10( sum x^2 / sum (x - dequantize(quantize(x)))^2 ) over every element. Clipping that
+ * halves the elements that hold the power comes out at 6 dB, whatever share of the elements they are.
+ */
+export function wholeSqnrDb(s: ValueStats, q: QParams): number {
+  const h = s.hist;
+  if (!h) return Number.POSITIVE_INFINITY;
+  const width = 2 ** h.exp;
+  const spread = (width * width) / 12;
+  let signal = 0;
+  let noise = 0;
+  for (let i = 0; i < h.counts.length; i++) {
+    const n = h.counts[i]!;
+    if (n === 0) continue;
+    // Bins at the ends reach past the observed range.
+    const x = Math.min(s.max, Math.max(s.min, (h.first + i + 0.5) * width));
+    const e = x - (quantize(x, q) - q.zeroPoint) * q.scale;
+    signal += n * (x * x + spread);
+    noise += n * (width < q.scale ? e * e + spread : Math.max(e * e, (q.scale * q.scale) / 12));
+  }
+  return sqnrDbOf(signal, noise);
+}
