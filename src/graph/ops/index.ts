@@ -34,6 +34,8 @@ export interface OpFacts {
   readonly bias: number | undefined;
   readonly elementwise: boolean;
   readonly monotone: "up" | "down" | undefined;
+  /** Where every output lies, whatever the inputs. */
+  readonly bounds: readonly [number, number] | undefined;
   readonly random: boolean;
 }
 
@@ -70,6 +72,7 @@ export function opFacts(n: Node): OpFacts | undefined {
     bias: row.bias !== undefined && n.inputs[row.bias] ? row.bias : undefined,
     elementwise: row.elementwise ?? false,
     monotone: row.monotone,
+    bounds: row.bounds,
     random: row.random ?? false,
   };
 }

@@ -48,6 +48,8 @@ export interface Row {
   readonly elementwise?: boolean;
   /** For unary elementwise operators: order is kept ("up") or reversed ("down"). */
   readonly monotone?: "up" | "down";
+  /** The outputs lie in [min, max] whatever the inputs: a range that needs no data (probabilities). */
+  readonly bounds?: readonly [number, number];
   /** Different outputs for equal inputs: never folded. */
   readonly random?: boolean;
   /** Why a float operator is not quantized. */
