@@ -1,7 +1,10 @@
+import { CALIBRATORS, chooseRange } from "../calibrate/calibrators.ts";
+import type { Calibrator, Range, Stats } from "../calibrate/types.ts";
 import { floats, type TensorData, tensorFrom } from "../graph/tensor.ts";
 import { pathOf } from "../graph/walk.ts";
 import type { Numbers, Plan, PlanBundle, Replacement, Site } from "../plan/types.ts";
-import type { Layer } from "./layers.ts";
+import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
+import { paramsOf } from "./ranges.ts";
 import type { Solved } from "./sequential.ts";
 
 /** A plan with the codes, scales and biases of solved layers in place of round-to-nearest. The bundle given is not changed. */
@@ -93,12 +96,40 @@ function zeroNumbers(tensors: Map<string, TensorData>, name: string, x: Int32Arr
   return { tensor: name };
 }
 
-/** The bundle with another list of sites, of the same order. */
-export function withSites(bundle: PlanBundle, sites: readonly Site[]): PlanBundle {
-  return { ...bundle, plan: { ...bundle.plan, sites } };
-}
-
-/** Sites of layers by weight value. */
-export function layerOf(layers: readonly Layer[], value: string): Layer | undefined {
-  return layers.find((l) => l.site.value === value);
+/**
+ * The same plan with other activation ranges. Sites that had the same parameters keep common ones (the target may have tied them): they
+ * get the union of their new ranges. Sites without statistics stay as they are.
+ */
+export function withRanges(
+  bundle: PlanBundle,
+  stats: Stats,
+  calibrator: Calibrator,
+  name: string,
+  outputs: ReadonlySet<string>,
+): PlanBundle {
+  const keyOf = (s: Extract<Site, { kind: "static" }>) => JSON.stringify([s.scheme, s.scale, s.zeroPoint]);
+  const ranges = new Map<string, Range | undefined>();
+  for (const s of bundle.plan.sites) {
+    if (s.kind !== "static" || !isIntDType(s.scheme.dtype)) continue;
+    const key = keyOf(s);
+    const seen = stats.values.get(s.value);
+    if (!seen || seen.count === 0 || (ranges.has(key) && !ranges.get(key))) {
+      ranges.set(key, undefined);
+      continue;
+    }
+    const { min, max } = INT_DTYPES[s.scheme.dtype];
+    const output = s.consumers === "all" && outputs.has(s.value);
+    const r = chooseRange(seen, output ? CALIBRATORS.minmax : calibrator, { levels: max - min + 1, symmetric: s.scheme.symmetric, output });
+    const old = ranges.get(key);
+    ranges.set(key, old ? { min: Math.min(old.min, r.min), max: Math.max(old.max, r.max) } : { min: r.min, max: r.max });
+  }
+  const sites = bundle.plan.sites.map((s): Site => {
+    const range = s.kind === "static" ? ranges.get(keyOf(s)) : undefined;
+    if (!range || s.kind !== "static") return s;
+    const q = paramsOf(range, s.scheme);
+    const { min, max } = INT_DTYPES[q.dtype];
+    const covered = { min: Math.fround((min - q.zeroPoint) * q.scale), max: Math.fround((max - q.zeroPoint) * q.scale) };
+    return { ...s, scale: [q.scale], zeroPoint: [q.zeroPoint], range: covered };
+  });
+  return { ...bundle, plan: { ...bundle.plan, sites, calibrator: name } };
 }

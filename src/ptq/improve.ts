@@ -1,3 +1,4 @@
+import { autoCandidates } from "../calibrate/auto.ts";
 import type { Stats } from "../calibrate/types.ts";
 import type { DataSet } from "../data/types.ts";
 import type { Report } from "../diagnostics.ts";
@@ -6,10 +7,11 @@ import type { ValueType } from "../graph/types.ts";
 import type { Target } from "../plan/target.ts";
 import type { PlanBundle, StepRecord } from "../plan/types.ts";
 import type { Runtime, SessionOptions } from "../runtime/types.ts";
-import { withSolved } from "./amend.ts";
+import { withRanges, withSolved } from "./amend.ts";
 import { Judge, type Verdict } from "./judge.ts";
 import { layersOf } from "./layers.ts";
-import { LAMBDA, type SolveOptions, solveLayer, solveSequentially } from "./sequential.ts";
+import { LAMBDA, type Solved, type SolveOptions, solveLayer, solveSequentially } from "./sequential.ts";
+import { AdaRound } from "./solve/adaround.ts";
 import { SOLVE_BEST, SOLVE_DEFAULT } from "./solve/rows.ts";
 import { Streams } from "./streams.ts";
 
@@ -51,13 +53,13 @@ const MOST_SELECT = 128;
 const MEMORY = 64 * 2 ** 20;
 
 /** In order. Each starts from the best plan so far. */
-export const STEPS = ["rounding", "rounding-symmetric", "bias"] as const;
+export const STEPS = ["ranges", "rounding", "rounding-symmetric", "bias", "learned"] as const;
 export type StepName = (typeof STEPS)[number];
 
 const EFFORT_STEPS: Readonly<Record<ImproveEffort, readonly StepName[]>> = {
   fast: [],
   default: ["rounding", "rounding-symmetric"],
-  best: ["rounding", "rounding-symmetric", "bias"],
+  best: ["ranges", "rounding", "rounding-symmetric", "bias", "learned"],
 };
 
 /** What steps work on. */
@@ -146,30 +148,62 @@ async function tryCandidate(
   return kept;
 }
 
-const effortOf = (s: State) => (s.ctx.effort === "best" ? { effort: SOLVE_BEST, light: false } : { effort: SOLVE_DEFAULT });
-const solvedAlready = (s: State) => s.steps.some((t) => t.step.startsWith("rounding") && t.kept);
+const CLOSED_FORM = { lambda: LAMBDA, asymmetric: true, correctBias: true, effort: SOLVE_DEFAULT } as const satisfies SolveOptions;
+const HARDER = { effort: SOLVE_BEST, light: false } as const;
+const LEARNING_STEPS = 1500;
+const solvedAlready = (s: State) => s.steps.some((t) => /^rounding|^ranges/.test(t.step) && t.kept);
 
 const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
-  rounding: (s) => solveStep(s, "rounding", { lambda: LAMBDA, asymmetric: true, correctBias: true, ...effortOf(s) }),
+  // Ranges were calibrated for round-to-nearest weights; with the prefix repaired layer by layer another calibrator may be best.
+  ranges: async (s) => {
+    const { stats, model } = s.ctx;
+    if (!stats) return;
+    const start = s.best;
+    const outputs = new Set(model.graph.outputs.map((v) => v.name));
+    for (const { spec, calibrator } of autoCandidates()) {
+      if (spec === "entropy" || spec === start.plan.calibrator) continue;
+      const other = withRanges(start, stats, calibrator, spec, outputs);
+      if (JSON.stringify(other.plan.sites) === JSON.stringify(start.plan.sites)) continue;
+      const solved = await solve(s, other, CLOSED_FORM);
+      await tryCandidate(s, "ranges", withSolved(other, solved, "rounded by output error"), { layers: solved.length, detail: spec });
+    }
+  },
+  rounding: (s) => solveStep(s, "rounding", { ...CLOSED_FORM, ...(s.ctx.effort === "best" && HARDER) }),
   // Towards W instead of W*: where many branches are summed, repairing the prefix in every one of them can be too much.
   "rounding-symmetric": async (s) => {
-    if (!solvedAlready(s))
-      await solveStep(s, "rounding-symmetric", { lambda: LAMBDA, asymmetric: false, correctBias: true, ...effortOf(s) });
+    if (!solvedAlready(s)) await solveStep(s, "rounding-symmetric", { ...CLOSED_FORM, asymmetric: false });
   },
   // The full bias correction alone, on round-to-nearest weights: a part of both above.
   bias: async (s) => {
-    if (!solvedAlready(s))
-      await solveStep(s, "bias", { lambda: LAMBDA, asymmetric: false, correctBias: true, effort: SOLVE_DEFAULT, keepCodes: true });
+    if (!solvedAlready(s)) await solveStep(s, "bias", { ...CLOSED_FORM, asymmetric: false, keepCodes: true });
+  },
+  learned: async (s) => {
+    // At 8 bits there is nothing to win: the loss of solved codes is far below that of the activations.
+    if (!layersOf(s.ctx.model, s.best).some((l) => /int[24]$/.test(l.site.scheme.dtype))) return;
+    const engine = new AdaRound(s.ctx.runtime);
+    try {
+      await solveStep(s, "learned", { ...CLOSED_FORM, ...HARDER, learned: { engine, steps: LEARNING_STEPS } });
+    } finally {
+      await engine.release();
+    }
   },
 };
 
 /** One walk over the layers of the best plan so far. */
 async function solveStep(s: State, step: string, options: SolveOptions): Promise<void> {
+  const solved = await solve(s, s.best, options);
+  if (solved.length === 0) return;
+  await tryCandidate(s, step, withSolved(s.best, solved, options.keepCodes ? "bias corrected" : "rounded by output error"), {
+    layers: solved.length,
+  });
+}
+
+async function solve(s: State, bundle: PlanBundle, options: SolveOptions): Promise<Solved[]> {
   const { ctx } = s;
-  const layers = layersOf(ctx.model, s.best);
-  if (layers.length === 0) return;
-  const solved = await solveSequentially({
-    streams: new Streams(ctx.model, s.best, ctx.types),
+  const layers = layersOf(ctx.model, bundle);
+  if (layers.length === 0) return [];
+  return solveSequentially({
+    streams: new Streams(ctx.model, bundle, ctx.types),
     runtime: ctx.runtime,
     layers,
     indices: s.calibrate,
@@ -180,6 +214,4 @@ async function solveStep(s: State, step: string, options: SolveOptions): Promise
     ...(ctx.progress && { progress: ctx.progress }),
     ...(ctx.signal && { signal: ctx.signal }),
   });
-  const candidate = withSolved(s.best, solved, options.keepCodes ? "bias corrected" : "rounded by output error");
-  await tryCandidate(s, step, candidate, { layers: solved.length });
 }

@@ -7,6 +7,8 @@ import type { Feeds, Runtime } from "../runtime/types.ts";
 import { type Gram, GramCollector, GramEngine } from "./gram.ts";
 import { boundsOf, type Layer, rowsOf } from "./layers.ts";
 import { dependants, type Given, Prefix } from "./prefix.ts";
+import type { AdaRound } from "./solve/adaround.ts";
+import { EXACT_MOST } from "./solve/exact.ts";
 import { multiply } from "./solve/linalg.ts";
 import { formOf, type Grid, newSolution, quadratic, type Solution } from "./solve/problem.ts";
 import { type RowGroup, SOLVE_LIGHT, type SolveEffort, solveGroups } from "./solve/rows.ts";
@@ -244,6 +246,8 @@ export interface SolveOptions {
   readonly asymmetric: boolean;
   readonly correctBias: boolean;
   readonly effort: SolveEffort;
+  /** Learned rounding on top, row by row where it helps. */
+  readonly learned?: { readonly engine: AdaRound; readonly steps: number };
   /** Little search. Default: for more than 6 bits. */
   readonly light?: boolean;
   /** Leaves the codes at the plan's (round-to-nearest, or solved before), so that only the bias changes. */
@@ -252,7 +256,7 @@ export interface SolveOptions {
 export const LAMBDA = 0.01;
 
 /** Solves one layer from its statistics. */
-export function solveLayer(layer: Layer, grams: readonly Gram[], halves: Halves | undefined, o: SolveOptions): Solved {
+export async function solveLayer(layer: Layer, grams: readonly Gram[], halves: Halves | undefined, o: SolveOptions): Promise<Solved> {
   const { rows, k, groups, rowStride, kStride } = layer;
   const w = rowsOf(layer, layer.weight.constant.float32());
   const grid = gridOf(layer);
@@ -265,6 +269,7 @@ export function solveLayer(layer: Layer, grams: readonly Gram[], halves: Halves 
   }));
   const light = o.light ?? grid.hi - grid.lo > 64;
   const solutions = o.keepCodes ? storedRows(layer, targets) : solveGroups(targets, grid, light ? SOLVE_LIGHT : o.effort);
+  if (o.learned && !o.keepCodes && !light) await learn(targets, solutions, grid, o.learned);
   const weight = new Float32Array(groups * rows * k);
   const codes = new Int32Array(weight.length);
   const nb = Math.ceil(k / grid.block);
@@ -301,6 +306,24 @@ export function solveLayer(layer: Layer, grams: readonly Gram[], halves: Halves 
     }
   }
   return { layer, codes, scales, zeros, weight, bias, error: energy > 0 ? error / energy : 0 };
+}
+
+/** Multiplications of one step of learned rounding at most: beyond, a layer would take minutes. */
+const MOST_LEARNED = 2 ** 27;
+
+/** Learned rounding of layers with one scale a row; kernels that were enumerated have nothing to learn. */
+async function learn(
+  targets: readonly RowGroup[],
+  solutions: Solution[],
+  grid: Grid,
+  o: NonNullable<SolveOptions["learned"]>,
+): Promise<void> {
+  for (const [g, t] of targets.entries()) {
+    const { k } = t.form;
+    if (k <= EXACT_MOST || grid.block < k || grid.zero === "free" || t.rows * k * k > MOST_LEARNED) continue;
+    const bounds = { lo: grid.lo - grid.zero, hi: grid.hi - grid.zero };
+    solutions[g] = (await o.engine.improve(t.form, t.w, solutions[g]!, bounds, o.steps)).solution;
+  }
 }
 
 /** Tried from the least: with few positions, and strongly correlated ones, more damping generalizes better. */
