@@ -1,8 +1,9 @@
 import { CALIBRATORS, chooseRange } from "../calibrate/calibrators.ts";
 import type { Calibrator, Range, Stats, ValueStats } from "../calibrate/types.ts";
 import { QcError, type Report } from "../diagnostics.ts";
-import type { Node, Use } from "../graph/ir.ts";
+import type { Node, Use, Value } from "../graph/ir.ts";
 import { opsetOf } from "../graph/ir.ts";
+import { opFacts, traitOf } from "../graph/ops/index.ts";
 import { floats, type TensorData, tensorFromBytes } from "../graph/tensor.ts";
 import { pathOfNode } from "../graph/walk.ts";
 import { irVersionOf, type Need, NO_NEED, printTarget } from "../plan/target.ts";
@@ -85,7 +86,10 @@ function rangesOf(p: Proposal, stats: Stats, rangeOf: RangeOf): { readonly param
     else {
       const { dtype, symmetric } = site.scheme;
       const levels = dtype === "uint16" || dtype === "int16" ? 65536 : 256;
-      const chosen = rangeOf(s, { levels, symmetric, isOutput: site.uses === "all" && site.value.isOutput });
+      const bounds = site.value.producer && opFacts(site.value.producer)?.bounds;
+      const chosen = bounds
+        ? { min: bounds[0], max: bounds[1] }
+        : rangeOf(s, { levels, symmetric, isOutput: site.uses === "all" && onlyLeaves(site.value) });
       // Clipping that takes the power out of a value is not worth the finer steps: then min and max, if the bulk survives them (below).
       const r = wholeSqnrDb(s, paramsOf(chosen, site.scheme)) < LEAST_DB ? { min: s.min, max: s.max } : chosen;
       const g = ranges.get(site.group);
@@ -113,6 +117,12 @@ function rangesOf(p: Proposal, stats: Stats, rangeOf: RangeOf): { readonly param
       });
   }
   return { params, drop };
+}
+
+/** The value is a graph output, or is only moved (Concat, Reshape, Transpose …) into graph outputs. */
+function onlyLeaves(v: Value): boolean {
+  if (v.isOutput) return true;
+  return v.uses.length > 0 && v.uses.every((u) => traitOf(u.node) === "same-scale" && u.node.outputs.every((o) => o && onlyLeaves(o)));
 }
 
 export function paramsOf(range: Range, scheme: Scheme): QParams {
