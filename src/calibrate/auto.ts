@@ -5,7 +5,7 @@ import type { Calibrator } from "./types.ts";
 /** Fewer selection samples than this choose by chance: 16 images chose a detector's worst method, 64 its best. */
 export const LEAST_SELECTION = 64;
 /** More than this do not change the choice, only its cost. */
-const MOST_SELECTION = 128;
+const MOST_SELECTION = 256;
 /**
  * Methods closer than this on a fold are not told apart by it: the fold's ranges are not the final ones, and changing every scale of a
  * network by 1 % at random moves its output error by 0.4 dB (standard deviation, measured), the difference of two by 0.6.

@@ -29,7 +29,7 @@ describe("splitForAuto", () => {
         expect(f.select.filter((i) => f.ranges.includes(i))).toEqual([]);
       }
       expect(folds.flatMap((f) => f.ranges).sort((a, b) => a - b)).toEqual(range(n));
-      expect(confirm.length).toBeLessThanOrEqual(128);
+      expect(confirm.length).toBeLessThanOrEqual(256);
     }
   });
   test("too few samples cannot choose", () => {
