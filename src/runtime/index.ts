@@ -24,14 +24,16 @@ type Unsent = Request extends infer R ? (R extends { readonly id: number } ? Omi
 
 /** Workers alive in this process. `process.exit` during a native call would abort with a core dump, so exit waits for them. */
 const links = new Set<Link>();
-const EXIT_WAIT_MS = 5000;
+const EXIT_WAIT_MS = 10_000;
+/** Somebody who pressed Ctrl-C waits less. */
+const INTERRUPT_WAIT_MS = 1000;
 let guarded = false;
 
 function guardExit(): void {
   if (guarded) return;
   guarded = true;
   process.on("exit", (code) => {
-    const stuck = [...links].filter((l) => !l.settle(EXIT_WAIT_MS));
+    const stuck = [...links].filter((l) => !l.settle(code === 130 ? INTERRUPT_WAIT_MS : EXIT_WAIT_MS));
     if (stuck.length === 0) return;
     // A run of many seconds cannot be stopped from outside: leave as the signal would have.
     process.removeAllListeners("SIGINT");
@@ -101,10 +103,17 @@ class Link {
     for (const w of all) w.reject(this.#dead);
   }
 
-  /** Ends the thread as soon as its native call returns. */
+  /** Ends the thread as soon as its native call returns; resolves then, or when that takes longer than somebody wants to wait. */
   async terminate(): Promise<void> {
     Atomics.store(this.#words, STOP, 1);
-    while (Atomics.load(this.#words, BUSY) === 1) await new Promise((r) => setTimeout(r, 1));
+    const patience = performance.now() + INTERRUPT_WAIT_MS;
+    while (Atomics.load(this.#words, BUSY) === 1) {
+      if (performance.now() > patience) {
+        this.#worker.once("message", () => void this.#worker.terminate());
+        return;
+      }
+      await new Promise((r) => setTimeout(r, 1));
+    }
     await this.#worker.terminate();
   }
 

@@ -215,11 +215,14 @@ describe("errors", () => {
 describe("ending", () => {
   test("close rejects what is outstanding, waits for the native call, and refuses more", async () => {
     const r = createRuntime();
-    const s = await r.open(bytesOf(slow(5)));
+    const s = await r.open(bytesOf(slow(40)));
     const x = { dtype: "float32", dims: [512, 512], data: new Float32Array(512 * 512).fill(1 / 512) } as const;
-    const runs = [s.run({ x }), s.run({ x }), s.run({ x })].map((p) => failure(p));
-    await new Promise((done) => setTimeout(done, 20));
+    // The first is running when it is closed (or, on a fast machine, over); the others wait.
+    const first = s.run({ x }).catch(() => {});
+    const runs = [1, 2, 3].map(() => s.run({ x })).map((p) => failure(p));
+    await new Promise((done) => setTimeout(done, 5));
     await r.close();
+    await first;
     for (const e of await Promise.all(runs)) expect(e.diagnostics[0]).toMatchObject({ code: "runtime/closed" });
     expect((await failure(r.open(bytesOf(affine())))).diagnostics[0]).toMatchObject({ code: "runtime/closed" });
   });
@@ -234,8 +237,8 @@ describe("ending", () => {
   });
 
   /** Runs a script in a fresh process; `process.exit` in the middle of a native call must not dump core. */
-  function script(body: string): Promise<{ code: number | null; signal: string | null; out: string }> {
-    writeFileSync(join(folder, "slow.onnx"), bytesOf(slow(60)));
+  function script(body: string, trips = 60): Promise<{ code: number | null; signal: string | null; out: string }> {
+    writeFileSync(join(folder, "slow.onnx"), bytesOf(slow(trips)));
     const index = compiledUrl(new URL("../../src/runtime/index.ts", import.meta.url).href);
     const text = `
       import { createRuntime } from ${JSON.stringify(index)};
@@ -253,6 +256,13 @@ describe("ending", () => {
   test("process.exit during a run ends with its own code", async () => {
     const r = await script("s.run({ x }).catch(() => {}); setTimeout(() => process.exit(5), 50);");
     expect(r).toEqual({ code: 5, signal: null, out: "" });
+  });
+  test("Ctrl-C during a run of minutes ends at once, as the signal would", async () => {
+    const interrupted = "process.once('SIGINT', async () => { await r.close(); process.exit(130); }); process.kill(process.pid, 'SIGINT');";
+    const start = performance.now();
+    const r = await script(`s.run({ x }).catch(() => {}); setTimeout(() => { ${interrupted} }, 50);`, 100_000);
+    expect(r).toEqual({ code: null, signal: "SIGINT", out: "" });
+    expect(performance.now() - start).toBeLessThan(15_000);
   });
   test("a process that forgets to close ends by itself, but not before its runs", async () => {
     const r = await script('s.run({ x }).then(() => console.log("done"));');
