@@ -49,7 +49,7 @@ function inputLines(i: IoInfo): string[] {
   const image = imageLayout(i.dims);
   if (image !== undefined) {
     const { layout, h, w } = image;
-    const size = typeof h === "number" && typeof w === "number" ? `{ resize: [${h}, ${w}] }, ` : "";
+    const size = typeof h === "number" && typeof w === "number" ? `{ resize: { width: ${w}, height: ${h} } }, ` : "";
     return [
       `${key}  ${shape}`,
       "    from: image                     # or the name of an array, which needs no image steps",
