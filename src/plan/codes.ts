@@ -1,7 +1,8 @@
 import { constantOf } from "../graph/constant.ts";
 import type { Value } from "../graph/ir.ts";
+import { chooseSymmetric } from "../quant/affine.ts";
 import { isIntDType } from "../quant/dtype.ts";
-import { encode } from "../quant/encode.ts";
+import { absmaxOf, decode, encode } from "../quant/encode.ts";
 import { unpackCodes } from "../quant/pack.ts";
 import type { WeightPlanSite } from "./resolve.ts";
 import { readNumbers } from "./tensors.ts";
@@ -39,4 +40,18 @@ function storedCodes(bundle: PlanBundle, name: string): Int32Array {
     t.dtype,
     t.shape.reduce((a, b) => a * b, 1),
   );
+}
+
+/**
+ * The 8-bit parameters of a weight that is stored in blocks of 4 bits and multiplied in 8 (form `qdq-requantized`): per output channel,
+ * scale = max |w| / 127 over the dequantized weight [K, N] (or [N, K]). They follow from the codes, so that the plan does not carry them.
+ */
+export function requantizedParams(c: Coded): { readonly axis: number; readonly scale: Float32Array; readonly real: Float32Array } {
+  const { dtype, granularity } = c.site.scheme;
+  if (!isIntDType(dtype) || granularity.kind !== "block" || c.shape.length !== 2)
+    throw new Error("internal: requantized weights are matrices in blocks");
+  const axis = 1 - granularity.axis;
+  const real = decode(c.codes, c.shape, { dtype, granularity, scale: Float32Array.from(c.scale), zeroPoint: c.zeroPoint });
+  const most = absmaxOf(real, c.shape, { kind: "channel", axis });
+  return { axis, scale: Float32Array.from(most, (m) => chooseSymmetric(m, "int8").scale), real };
 }

@@ -3,8 +3,8 @@ import type { Graph, Model, Use, Value } from "../graph/ir.ts";
 import { floats, tensorFrom } from "../graph/tensor.ts";
 import { codeBounds } from "../quant/affine.ts";
 import { isIntDType } from "../quant/dtype.ts";
-import { decode, paramCount } from "../quant/encode.ts";
-import { codesOf } from "./codes.ts";
+import { decode, encode, paramCount } from "../quant/encode.ts";
+import { type Coded, codesOf, requantizedParams } from "./codes.ts";
 import { Resolver } from "./resolve.ts";
 import { readNumbers, spread } from "./tensors.ts";
 import type { PlanBundle, Site } from "./types.ts";
@@ -38,13 +38,7 @@ export function simulate(model: Model, bundle: PlanBundle): Model {
     switch (site.kind) {
       case "weight": {
         const c = codesOf(bundle, site, value);
-        if (!isIntDType(site.scheme.dtype)) throw new Error(`internal: codes of ${site.scheme.dtype}`);
-        const real = decode(c.codes, c.shape, {
-          dtype: site.scheme.dtype,
-          granularity: site.scheme.granularity,
-          scale: Float32Array.from(c.scale),
-          zeroPoint: c.zeroPoint,
-        });
+        const real = weightOf(c);
         const k = value.graph.constant(tensorFrom(real, c.shape), `${value.name}_simulated`);
         for (const u of uses) u.node.graph.replaceUse(u.node, u.input, k);
         break;
@@ -62,6 +56,18 @@ export function simulate(model: Model, bundle: PlanBundle): Model {
     }
   }
   return out;
+}
+
+/** The floats that a product meets: those of the codes, once more through 8 bits where the form says so. */
+function weightOf(c: Coded): Float32Array {
+  const { dtype, granularity } = c.site.scheme;
+  if (c.site.form === "qdq-requantized") {
+    const { axis, scale, real } = requantizedParams(c);
+    const p = { dtype: "int8", narrow: false, granularity: { kind: "channel", axis }, scale, zeroPoint: [0] } as const;
+    return decode(encode(real, c.shape, p), c.shape, p);
+  }
+  if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
+  return decode(c.codes, c.shape, { dtype, granularity, scale: Float32Array.from(c.scale), zeroPoint: c.zeroPoint });
 }
 
 /** Points the uses at what `make` builds on the value they read now; `all` takes the graph output along. */

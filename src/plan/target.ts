@@ -20,6 +20,8 @@ export interface WeightRow {
   readonly dtype: IntDType | "float8e4m3fn" | "float4e2m1";
   readonly per: readonly Granularity["kind"][];
   readonly blockSizes?: readonly number[];
+  /** Blocks must be whole: the size divides the axis, or one block holds all of it. */
+  readonly wholeBlocks?: true;
   readonly symmetricOnly?: true;
   readonly form: WeightForm;
   /** The data input is quantized too (static or dynamic); false: weight-only. */

@@ -7,6 +7,7 @@ import { allNodes, graphPath, nodeKey } from "../graph/walk.ts";
 import type { RowCondition, TargetRow, WeightRow } from "../plan/target.ts";
 import type { Scheme, Skip, SkipCode } from "../plan/types.ts";
 import { findRegions, type Region, regionIndex } from "../prepare/regions.ts";
+import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
 import { matchNodes } from "./match.ts";
 import type { ProposeInput } from "./proposal.ts";
 
@@ -88,18 +89,22 @@ export class Context {
 
   /** How a weight of this node is stored, with a quantized activation or without; undefined: the target has no form for the recipe. */
   weightRow(n: Node, withActivation: boolean): WeightRow | undefined {
-    const want = this.input.recipe.weight;
-    if (!want) return undefined;
-    const dynamic = this.input.recipe.activations === "dynamic";
-    for (const r of this.rows(n))
-      for (const w of r.weight) {
-        if (w.dtype !== want.dtype || !(w.per.includes(want.per) || w.per.includes("tensor"))) continue;
-        if (w.withActivation !== withActivation) continue;
-        const dynamicForm = w.form === "matmul-integer" || w.form === "dynamic-lstm";
-        if (withActivation && w.form !== "dynamic-lstm" && dynamic !== dynamicForm) continue;
-        return w;
-      }
+    for (const r of this.rows(n)) for (const w of r.weight) if (this.fits(w, withActivation)) return w;
     return undefined;
+  }
+
+  /** Whether a way to store weights is what the recipe asks for. */
+  fits(w: WeightRow, withActivation: boolean): boolean {
+    const { recipe } = this.input;
+    const want = recipe.weight;
+    if (!want || w.withActivation !== withActivation || !sameWidth(w.dtype, want.dtype)) return false;
+    // A wish for blocks is met by channels where the form of W4A8 has none (portable); channels by one scale.
+    const coarser =
+      (want.per === "channel" && w.per.includes("tensor")) || (want.per === "block" && withActivation && w.per.includes("channel"));
+    if (!w.per.includes(want.per) && !coarser) return false;
+    // An LSTM has no static form: its activations are quantized while running in every recipe.
+    const dynamic = w.form === "matmul-integer" || w.form === "dynamic-lstm";
+    return !withActivation || w.form === "dynamic-lstm" || dynamic === (recipe.activations === "dynamic");
   }
 
   activationScheme(): Scheme {
@@ -129,4 +134,9 @@ function holds(n: Node, when: RowCondition | undefined, opset: number): boolean 
     if (value === undefined || !allowed.includes(value)) return false;
   }
   return true;
+}
+
+/** Integer types of equal width stand for each other (a target stores 4 bits as int4 or as uint4); floats only for themselves. */
+function sameWidth(a: WeightRow["dtype"], b: WeightRow["dtype"]): boolean {
+  return a === b || (isIntDType(a) && isIntDType(b) && INT_DTYPES[a].bits === INT_DTYPES[b].bits);
 }

@@ -9,7 +9,7 @@ import { placeComputeInputs } from "./inputs.ts";
 import type { ActivationSite, ComputeNode, Proposal, ProposeInput, WeightSite } from "./proposal.ts";
 import { placeFusedRegions } from "./regions.ts";
 import { isInSubgraph } from "./scope.ts";
-import { tableWorthwhile, type WeightUse, weightSites } from "./weights.ts";
+import { misfit, tableWorthwhile, type WeightUse, weightSites } from "./weights.ts";
 
 export type { ActivationSite, Proposal, ProposeInput, WeightSite } from "./proposal.ts";
 
@@ -40,6 +40,14 @@ export function proposeSites(input: ProposeInput): Proposal {
       target: printTarget(target),
       why: "it only casts, and has no sites",
     });
+  const wanted = recipe.activations !== "none";
+  if (!target.rows.some((r) => r.weight.some((w) => ctx.fits(w, wanted))))
+    throw new QcError({
+      code: "plan/recipe-unavailable",
+      recipe: recipe.name,
+      target: printTarget(target),
+      why: `no operator has weights of ${recipe.weight.dtype} ${wanted ? `with ${recipe.activations} activations` : "alone"} there`,
+    });
 
   const compute: ComputeNode[] = [];
   const weightUses: WeightUse[] = [];
@@ -58,6 +66,11 @@ export function proposeSites(input: ProposeInput): Proposal {
       }
       const both =
         recipe.activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
+      const wrong = both && misfit(ctx, { node, weight, row: both });
+      if (wrong) {
+        ctx.skip(node, "shape", wrong);
+        continue;
+      }
       const slow = both && recipe.activations === "static" ? slowForm(ctx, node, weight, compute) : undefined;
       if (slow) {
         ctx.skip(node, "target-slow", slow);
@@ -127,8 +140,14 @@ function slowForm(ctx: Context, node: Node, weight: ComputeNode["weight"], sofar
 
 function addWeightOnly(ctx: Context, out: WeightUse[], node: Node, weights: readonly ComputeNode["weight"][]): void {
   const row = ctx.weightRow(node, false);
-  if (row) for (const weight of weights) out.push({ node, weight, row });
-  else ctx.skip(node, "target-forbids", `${printTarget(ctx.input.target)} has no ${ctx.input.recipe.name} form of ${node.op}`);
+  if (!row) {
+    ctx.skip(node, "target-forbids", `${printTarget(ctx.input.target)} has no ${ctx.input.recipe.name} form of ${node.op}`);
+    return;
+  }
+  const uses = weights.map((weight) => ({ node, weight, row }));
+  const wrong = uses.map((u) => misfit(ctx, u)).find((x) => x !== undefined);
+  if (wrong !== undefined) ctx.skip(node, "shape", wrong);
+  else out.push(...uses);
 }
 
 function activationSites(ctx: Context, placed: Placed, dynamic: readonly ComputeNode[]): ActivationSite[] {

@@ -26,17 +26,38 @@ export function granularityOf(ctx: Context, use: WeightUse): Granularity {
   const rank = weight.constant.shape.length;
   const product = weight.kind === "product";
   const matrix = !product || ctx.facts.get(use.node)?.bias !== undefined || weight.groups > 1 || rank === 2 || weight.reduce.length > 1;
-  if (want?.per === "block" && row.per.includes("block") && product && weight.reduce.length === 1 && rank === 2) {
+  if (want?.per === "block" && row.per.includes("block") && isBlockable(use)) {
     const axis = weight.reduce[0]!;
-    return { kind: "block", axis, size: blockSize(want.blockSize ?? 32, row.blockSizes) };
+    const size = blockSize(want.blockSize ?? 32, row, weight.constant.shape[axis]!);
+    if (size !== undefined) return { kind: "block", axis, size };
   }
   if (weight.channel === undefined || !row.per.includes("channel") || !matrix || (product && weight.input === 0)) return { kind: "tensor" };
   return { kind: "channel", axis: weight.channel };
 }
 
-function blockSize(want: number, allowed: readonly number[] | undefined): number {
-  if (!allowed || allowed.includes(want)) return want;
-  return allowed.find((s) => s >= want) ?? allowed.at(-1)!;
+/** A matrix with one axis of sums: what blocks can lie along. */
+function isBlockable({ weight }: WeightUse): boolean {
+  return (
+    weight.kind !== "recurrent" &&
+    weight.reduce.length === 1 &&
+    weight.constant.shape.length === 2 &&
+    (weight.kind === "table" || weight.input === 1)
+  );
+}
+
+/** The size nearest above the one wanted (else the largest) that the target takes on an axis of this length. */
+function blockSize(want: number, row: WeightRow, length: number): number | undefined {
+  const whole = (s: number): boolean => row.wholeBlocks !== true || length % s === 0 || length <= s;
+  const sizes = row.blockSizes ?? [want];
+  return sizes.find((s) => s >= want && whole(s)) ?? [...sizes].reverse().find(whole);
+}
+
+/** Why a weight has no form in this row although its operator has; undefined when it has. */
+export function misfit(ctx: Context, use: WeightUse): string | undefined {
+  const g = granularityOf(ctx, use);
+  if (use.row.per.includes(g.kind)) return undefined;
+  const shape = `[${use.weight.constant.shape}]`;
+  return isBlockable(use) ? `no block of ${use.row.blockSizes?.join(" or ")} divides ${shape}` : `${shape} is no matrix in blocks`;
 }
 
 /** Whether codes and scales of a table are smaller than half of the floats: else they are not worth a Gather of their own. */
@@ -103,14 +124,13 @@ function site(
   const u = part[0]!;
   const want = ctx.input.recipe.weight!;
   const symmetric = want.symmetric || u.row.symmetricOnly === true;
-  const scheme: Scheme = {
-    dtype: want.dtype,
-    symmetric,
-    narrow: symmetric && ctx.input.target.weightNarrow && want.dtype !== "int4" && want.dtype !== "int2",
-    granularity,
-  };
-  const form: WeightForm = u.weight.kind === "table" && u.row.form === "qdq" ? "gather-codes" : u.row.form;
-  const because = `${want.dtype} ${granularity.kind}${part.length > 1 ? `, shared by ${part.length} nodes` : ""}: weight of ${u.node.op}`;
+  const { dtype } = u.row;
+  // Of the 16 levels of 4 bits none is given away; unsigned types have no lowest code to leave out.
+  const narrow = symmetric && ctx.input.target.weightNarrow && dtype === "int8";
+  const scheme: Scheme = { dtype, symmetric, narrow, granularity };
+  const codes = u.weight.kind === "table" && u.row.form === "qdq" && granularity.kind !== "block";
+  const form: WeightForm = codes ? "gather-codes" : u.row.form;
+  const because = `${dtype} ${granularity.kind}${part.length > 1 ? `, shared by ${part.length} nodes` : ""}: weight of ${u.node.op}`;
   let cache: Float32Array | undefined;
   return {
     value,

@@ -58,7 +58,7 @@ function product(c: Choice): Model {
         g.constant(floats(s, c.scale ? [s.length] : sshape), "ws"),
         g.constant(codes(dtype, sshape, c.weightZero ?? 0), "wz"),
       ],
-      attrs: c.blocks ? { axis, block_size: wshape[axis]! / c.blocks } : { axis },
+      attrs: c.blocks ? { axis, block_size: Math.ceil(wshape[axis]! / c.blocks) } : { axis },
     }).outputs[0]!;
   }
   const inputs = [xq, w];
@@ -107,6 +107,7 @@ describe("tensorrt", () => {
     ["TRT13", { opset: 19 }, "tensorrt@8.6"],
     ["TRT14", { opset: 17, kernelShape: false }, "tensorrt@8.6"],
     ["TRT15", { opset: 17, weight: "int4" }, "tensorrt@8.6"],
+    ["TRT16", { op: "MatMul", act: "float", weight: "int4", blocks: 3 }],
     ["TRT30", { act: "uint8" }],
     ["TRT31", { op: "MatMul", weight: "int4", blocks: 2 }],
     ["TRT32", { opset: 17, op: "ConvTranspose", axis: 0 }, "tensorrt@8.6"],

@@ -317,6 +317,21 @@ export const TENSORRT_RULES: readonly LintRule[] = [
     },
   }),
   rule({
+    id: "TRT16",
+    kind: "reject",
+    title: "blocks are whole: their number divides the axis",
+    remedy: "Choose a block size that divides the axis.",
+    source: `${BUILDER}: "The quantization axis must divide into whole blocks"`,
+    *check(model) {
+      for (const n of quantizers(model)) {
+        const g = grainOf(n, opset(model));
+        const length = g.kind === "block" ? shapeOf(n.inputs[0])?.[g.axis] : undefined;
+        if (g.kind === "block" && length !== undefined && (g.blocks === 0 || length % g.blocks !== 0))
+          yield { at: n, text: `${g.blocks} blocks along ${length} elements` };
+      }
+    },
+  }),
+  rule({
     id: "TRT30",
     kind: "meaning",
     title: "uint8 with zero point 0 becomes int8: values above 127 saturate",
@@ -350,6 +365,22 @@ export const TENSORRT_RULES: readonly LintRule[] = [
           w.path.length === 0
         )
           yield { at: node, text: `${w.grain.blocks} blocks along K` };
+    },
+  }),
+  rule({
+    id: "TRT33",
+    kind: "meaning",
+    title: "TensorRT takes the axis length over the number of blocks as the block size",
+    remedy: "Choose a block size that divides the axis.",
+    source: `${BUILDER}: blocks are counted by the shape of the scales; block_size is not read`,
+    *check(model) {
+      for (const n of quantizers(model)) {
+        const g = grainOf(n, opset(model));
+        const size = intAttr(n, "block_size", 0);
+        const length = g.kind === "block" ? shapeOf(n.inputs[0])?.[g.axis] : undefined;
+        if (g.kind === "block" && size > 0 && length !== undefined && length % g.blocks === 0 && length / g.blocks !== size && g.blocks > 1)
+          yield { at: n, text: `block_size ${size}, ${g.blocks} blocks along ${length} elements` };
+      }
     },
   }),
   rule({

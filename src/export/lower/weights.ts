@@ -6,8 +6,11 @@ import type { PlanBundle } from "../../plan/types.ts";
 import { isIntDType } from "../../quant/dtype.ts";
 import { axisAttrs, codesTensor, paramConstants, RULE } from "./emit.ts";
 import { lowerGatherCodes } from "./gather.ts";
+import { lowerGatherBlock } from "./gather-block.ts";
 import { lowerMatMulInteger } from "./integer.ts";
 import { lowerDynamicLstm } from "./lstm.ts";
+import { lowerMatMulNBits } from "./nbits.ts";
+import { lowerRequantized } from "./requantized.ts";
 
 /** Constants shared by the sites of one value with equal codes and parameters (an embedding and the output projection). */
 export class Constants {
@@ -56,9 +59,14 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
         lstm.push({ coded, uses });
         break;
       case "matmul-nbits":
+        lowerMatMulNBits(coded, uses);
+        break;
       case "gather-block":
+        lowerGatherBlock(coded, constants, uses);
+        break;
       case "qdq-requantized":
-        throw new Error(`internal: form ${form} is not lowered`);
+        lowerRequantized(coded, constants, uses);
+        break;
       default:
         form satisfies never;
     }
@@ -94,7 +102,7 @@ export function byGraph(uses: readonly Use[]): Map<Graph, Use[]> {
   return out;
 }
 
-function earliest(graph: Graph, nodes: readonly Node[]): Node {
+export function earliest(graph: Graph, nodes: readonly Node[]): Node {
   const set = new Set(nodes);
   return graph.nodes.find((n) => set.has(n))!;
 }

@@ -52,7 +52,7 @@ export const ORT_CPU: Target = {
       when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, INT8_ONLY],
+      weight: [INT8, DYNAMIC, INT8_ONLY, NBITS],
       source: `${SELECTORS}: QGemm, with or without a Q`,
     },
     { ops: ["ConvTranspose"], activation: [], output: "none", weight: [INT8_ONLY], source: `${SELECTORS}: no quantized kernel` },

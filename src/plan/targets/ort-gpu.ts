@@ -16,6 +16,8 @@ const GATHER: WeightRow = {
   form: "gather-block",
   withActivation: false,
 };
+/** A Gemm that is a product and a sum. */
+const PLAIN = { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } } as const;
 const at21 = (need: Need): number => Math.max(21, lowestOpset(need));
 
 /** onnxruntime, CUDA provider: weight-only. Static int8 there is float arithmetic with extra kernels, 1.5 to 5.7 times slower than float. */
@@ -33,7 +35,8 @@ export const ORT_CUDA: Target = {
   domains: ["com.microsoft"],
   rows: [
     {
-      ops: ["MatMul"],
+      ops: ["MatMul", "Gemm"],
+      when: PLAIN,
       activation: [],
       output: "none",
       weight: [NBITS, NBITS8],
@@ -69,7 +72,8 @@ export const ORT_WEBGPU: Target = {
   opset: { min: 13, max: 23, emit: at21 },
   rows: [
     {
-      ops: ["MatMul"],
+      ops: ["MatMul", "Gemm"],
+      when: PLAIN,
       activation: [],
       output: "none",
       weight: [NBITS, NBITS8],

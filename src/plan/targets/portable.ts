@@ -30,6 +30,14 @@ export const PORTABLE: Target = {
       source: ONNX,
     },
     {
+      ops: ["Gemm", "MatMul"],
+      when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
+      activation: [],
+      output: "none",
+      weight: [{ ...INT8, form: "matmul-integer" }],
+      source: "ONNX DynamicQuantizeLinear 11, MatMulInteger 10",
+    },
+    {
       ops: ["LSTM", "GRU", "RNN"],
       activation: [],
       output: "none",
