@@ -119,7 +119,7 @@ function fromFile(split: SplitConfig, c: SplitContext): Roles {
   checkOverlap(found, c);
   const taken = new Set(ROLES.flatMap((r) => found[r] ?? []));
   const order = (list: readonly number[]) => drawOrder(list, c, split.seed ?? c.seed);
-  const heldOut = found.heldOut ?? range(c.size).filter((i) => !taken.has(i));
+  const heldOut = order(found.heldOut ?? range(c.size).filter((i) => !taken.has(i)));
   if (found.select !== undefined || found.calibrate === undefined)
     return { calibrate: order(found.calibrate ?? []), select: order(found.select ?? []), heldOut };
   const [calibrate, select] = setAside(order(found.calibrate), c, split.select);

@@ -119,7 +119,9 @@ describe("lists in a file", () => {
     const split = write("a", { calibrate: [...Array.from({ length: 19 }, (_, i) => i), "img/n19.png"] });
     const roles = splitRoles(split, context(30, { id: (i) => `img/n${i}.png` }));
     expect(sizes(roles)).toEqual([18, 2, 10]);
-    expect([...roles.heldOut]).toEqual(Array.from({ length: 10 }, (_, i) => 20 + i));
+    // Not in the file's order: a report on the first few is a fair sample.
+    expect([...roles.heldOut]).not.toEqual([...roles.heldOut].sort((a, b) => a - b));
+    expect([...roles.heldOut].sort((a, b) => a - b)).toEqual(Array.from({ length: 10 }, (_, i) => 20 + i));
     expect(
       splitRoles(write("b", { calibrate: ["n3"], select: [], heldOut: ["n4.png"] }), context(9, { id: (i) => `img/n${i}.png` })),
     ).toEqual({
