@@ -78,6 +78,8 @@ export class Row {
     this.op("Div", typeof a === "number" ? this.k(a) : a, typeof b === "number" ? this.k(b) : b);
   where = (c: Value, a: Value | number, b: Value | number): Value =>
     this.op("Where", c, typeof a === "number" ? this.k(a) : a, typeof b === "number" ? this.k(b) : b);
+  /** g where the condition holds, else 0: a product with the condition as a number takes three quarters of the time of Where. */
+  masked = (c: Value, g: Value): Value => this.op("Mul", g, this.number(c));
   /** A bool tensor as numbers of the type of input 0. */
   number = (c: Value): Value => this.e.op("Cast", [c], { to: this.e.dtype(this.x(0)) === "float64" ? 11 : 1 });
 

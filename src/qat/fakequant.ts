@@ -75,7 +75,7 @@ export class FakeQuants {
       : a.axis === undefined
         ? r.op("Equal", r.op("Clip", x, low, at(hi)), x)
         : r.op("And", r.op("LessOrEqual", x, at(hi)), r.op("GreaterOrEqual", x, low));
-    const dx = r.where(inside, r.dy(), 0);
+    const dx = r.masked(inside, r.dy());
     if (!r.need(1)) return [dx];
     const sum = (v: Value) => {
       if (a.axis === undefined) return r.e.op("ReduceSum", [v], { keepdims: 0 });
@@ -105,7 +105,9 @@ export class FakeQuants {
       const name = g.freshName(`${n.name}/${op}`);
       return g.insertBefore(n, { op, inputs, name, outputs: [name] }).outputs[0]!;
     };
-    return put("Min", put("Max", put("Round", n.inputs[0]!), n.inputs[1]!), n.inputs[2]!);
+    const [v, lo, hi] = n.inputs as [Value, Value, Value];
+    if (lo.data?.shape.length === 0 && hi.data?.shape.length === 0) return put("Clip", put("Round", v), lo, hi);
+    return put("Min", put("Max", put("Round", v), lo), hi);
   }
 
   #expandFakeQuant(g: Graph, n: Node, e: Emit): Value {
@@ -129,7 +131,9 @@ export class FakeQuants {
       return g.constant(floats(v, shape), `${n.name}/bound`);
     };
     const wideScale = a.axis === undefined ? s : put("Reshape", [s, e.ints(channelShape(e, x, a, -1))]);
-    const codes = put("Min", [put("Max", [put("Round", [put("Div", [x, wideScale])]), k(lo)]), k(hi)]);
+    const rounded = put("Round", [put("Div", [x, wideScale])]);
+    const codes =
+      lo.length === 1 && hi.length === 1 ? put("Clip", [rounded, k(lo), k(hi)]) : put("Min", [put("Max", [rounded, k(lo)]), k(hi)]);
     return put("Mul", [codes, wideScale]);
   }
 }

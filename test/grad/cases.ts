@@ -191,6 +191,12 @@ export const CASES: Partial<Record<OnnxOp, readonly Make[]>> = {
       attrs: { pads: [1, 0, 1, 2], dilations: [1, r.int(1, 2)] },
       mode: "exact",
     }),
+    // Depthwise, stride 1.
+    (r) => ({
+      inputs: [whole(r, [2, 3, 6, 5]), whole(r, [3, 1, r.int(1, 3), 3]), whole(r, [3])],
+      attrs: { group: 3, pads: [0, 2, 1, r.int(0, 3)], dilations: [1, r.int(1, 2)] },
+      mode: "exact",
+    }),
     (r) => ({ inputs: [whole(r, [2, 9, 5, 4]), whole(r, [3, 9, 3, 2])], attrs: { pads: [1, 0, 1, 1] }, mode: "exact" }),
   ],
   ConvTranspose: [

@@ -48,11 +48,12 @@ test("a value with two consumers gets the sum; the graph printed", async () => {
       grad/loss/Unsqueeze = Unsqueeze(grad/Expand, grad/loss/ints=int64[2] {0, 1})  # grad
       grad/loss/Expand = Expand(grad/loss/Unsqueeze, grad/loss/ints_1=int64[2] {2, 3})  # grad
       grad/relu/Greater = Greater(relu_out, grad/relu/k=float32[] {0})  # grad
-      grad/relu/Where = Where(grad/relu/Greater, grad/loss/Expand, grad/relu/k=float32[] {0})  # grad
+      grad/relu/Cast = Cast(grad/relu/Greater) to=1  # grad
+      grad/relu/Mul = Mul(grad/loss/Expand, grad/relu/Cast)  # grad
       grad/matmul/Transpose = Transpose(w=float32[3,3] {1, 2, 3, … #ba088098}) perm=[1,0]  # grad
-      grad/matmul/MatMul = MatMul(grad/relu/Where, grad/matmul/Transpose)  # grad
+      grad/matmul/MatMul = MatMul(grad/relu/Mul, grad/matmul/Transpose)  # grad
       grad/matmul/Transpose_1 = Transpose(x) perm=[1,0]  # grad
-      grad/matmul/MatMul_1 = MatMul(grad/matmul/Transpose_1, grad/relu/Where)  # grad
+      grad/matmul/MatMul_1 = MatMul(grad/matmul/Transpose_1, grad/relu/Mul)  # grad
       grad/Add = Add(grad/loss/Expand, grad/matmul/MatMul)"
   `);
   for (const v of found.of.values()) model.graph.addOutput(v);

