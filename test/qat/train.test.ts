@@ -53,10 +53,10 @@ test("zero steps change no byte", async () => {
 });
 
 test.each([
-  ["int4 per channel", recipe(W4)],
-  ["int8 per tensor", recipe({ dtype: "int8", per: "tensor", symmetric: true })],
-  ["int8 per channel", recipe({ dtype: "int8", per: "channel", symmetric: true })],
-])("%s: the student is the exported graph before and after, and gets better", async (_, wish) => {
+  ["int4 per channel", recipe(W4), 1],
+  ["int8 per tensor", recipe({ dtype: "int8", per: "tensor", symmetric: true }), 0.05],
+  ["int8 per channel", recipe({ dtype: "int8", per: "channel", symmetric: true }), 0.05],
+] as const)("%s: the student is the exported graph before and after, and gets better", async (_, wish, gainDb) => {
   const data = smallSet();
   const s = await planned(runtime, smallNet(), data, wish);
   const r = await trainQat({ ...s, data, runtime, options: FAST });
@@ -64,7 +64,7 @@ test.each([
   expect(await exportedError(s, data, s.bundle)).toBe(r.start.error);
   expect(await exportedError(s, data, r.bundle)).toBe(r.best.error);
   expect(r.bestStep).toBeGreaterThan(0);
-  expect(r.best.errorDb).toBeGreaterThan(r.start.errorDb + 0.5);
+  expect(r.best.errorDb).toBeGreaterThan(r.start.errorDb + gainDb);
   expect(r.bundle.plan.steps.at(-1)).toMatchObject({ step: "qat", kept: true, before: r.start.errorDb });
 });
 
