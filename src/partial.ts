@@ -82,18 +82,17 @@ function resumeFrom(file: string) {
   return { checkpoint: { everyMs: CHECKPOINT_MS, save: (s: Stats) => writeStats(s, file) }, ...(resume === undefined ? {} : { resume }) };
 }
 
+/** What any target may want to know of: the statistics outlive the choice of one. */
 function allTargetsValues(read: Source, prepared: Prepared): readonly string[] {
   const values = new Set<string>();
+  const base = { model: prepared.model, types: prepared.types, recipe: recipeOf("int8"), source: read.hashes, prepare: prepared.version };
   for (const name of TARGET_NAMES) {
-    const p = proposeSites({
-      model: prepared.model,
-      types: prepared.types,
-      target: targetOf(name),
-      recipe: recipeOf("int8"),
-      source: read.hashes,
-      prepare: prepared.version,
-    });
-    for (const v of p.values) values.add(v);
+    try {
+      for (const v of proposeSites({ ...base, target: targetOf(name) }).values) values.add(v);
+    } catch (e) {
+      // A target without static activations wants none.
+      if (!(e instanceof QcError) || e.diagnostics[0]?.code !== "plan/recipe-unavailable") throw e;
+    }
   }
   return [...values].sort();
 }
