@@ -37,7 +37,7 @@ export class Observer {
 
   /** One run's tensor. */
   add(x: Float32Array | Float64Array): void {
-    this.#runs++;
+    if (x.length > 0) this.#runs++;
     if (!this.#histogram) this.#range(x);
     else if (x instanceof Float32Array) this.#count32(x);
     else for (let i = 0; i < x.length; i++) this.#one(x[i]!);
@@ -46,7 +46,7 @@ export class Observer {
   /** Minimum and maximum known from elsewhere (a reduction inside the graph), for `count` finite elements; no histogram then. */
   addRange(min: number, max: number, count: number): void {
     if (this.#histogram) throw new RangeError("internal: a range alone cannot be added to a histogram");
-    this.#runs++;
+    if (count > 0) this.#runs++;
     this.#finite += count;
     if (count > 0) this.#widen(Math.min(min, max), max);
   }

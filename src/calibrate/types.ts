@@ -15,7 +15,7 @@ export interface ValueStats {
   readonly max: number;
   /** Absent when no element was finite, or only the range was asked for. */
   readonly hist: Histogram | undefined;
-  /** Runs that contributed (one sample a run). */
+  /** Runs that gave elements (one sample a run): a value in a branch that was not taken gives none. */
   readonly runs: number;
 }
 
