@@ -1,8 +1,8 @@
-import type { Report } from "../diagnostics.ts";
+import { QcError, type Report } from "../diagnostics.ts";
 import { cloneModel } from "../graph/clone.ts";
-import type { Model, Node, Value } from "../graph/ir.ts";
+import type { Graph, Model, Node, Value } from "../graph/ir.ts";
 import { staticShape, type ValueType } from "../graph/types.ts";
-import { allGraphs, nodeKey, pathOfNode } from "../graph/walk.ts";
+import { allGraphs, holderOf, nodeKey, pathOfNode } from "../graph/walk.ts";
 import type { Feeds, Runtime } from "../runtime/types.ts";
 import { foldConstants } from "./constants/index.ts";
 import { convertOpset } from "./opset/index.ts";
@@ -18,6 +18,7 @@ import { foldBatchnorm } from "./rules/fold-batchnorm.ts";
 import { foldPad } from "./rules/fold-pad.ts";
 import { foldShape } from "./rules/fold-shape.ts";
 import { inlineFunctions } from "./rules/inline-functions.ts";
+import { inlineIf } from "./rules/inline-if.ts";
 import { nameNodes } from "./rules/name-nodes.ts";
 import { plainSoftmax } from "./rules/plain-softmax.ts";
 import type { Types } from "./types.ts";
@@ -32,7 +33,17 @@ export const PREPARE_VERSION = "prepare/1";
 /** Rules that need no types, in order. */
 export const CLEANUP: readonly Rule[] = [nameNodes, constantNodes, constantInputs, dropDead, dropIdentity];
 /** Rules that use types, in order. */
-export const REWRITES: readonly Rule[] = [foldShape, plainSoftmax, foldPad, foldBatchnorm, foldAffine, dropIdentity, dropDead, nameNodes];
+export const REWRITES: readonly Rule[] = [
+  foldShape,
+  inlineIf,
+  plainSoftmax,
+  foldPad,
+  foldBatchnorm,
+  foldAffine,
+  dropIdentity,
+  dropDead,
+  nameNodes,
+];
 
 /** Q/DQ per channel needs 13, and with it Squeeze, Softmax and others have the meaning that rules and gradients are written for. */
 const LEAST_OPSET = 13;
@@ -64,20 +75,42 @@ export interface Prepared {
  * is left. The argument is not changed. Graph inputs and outputs keep their names, types and order.
  */
 export async function prepareModel(source: Model, runtime: Runtime, options: PrepareOptions = {}): Promise<Prepared> {
-  const model = cloneModel(source);
-  const job = new Job(model, options);
+  const job = new Job(cloneModel(source), options);
+  try {
+    return await prepareOnce(job, runtime, options);
+  } catch (e) {
+    if (job.told() === 0 || !isLoadFailure(e)) throw e;
+    // Some models are loaded only while a branch or a computed shape hides from the runtime that they break a rule of theirs.
+    const p = await prepareOnce(
+      new Job(cloneModel(source), { ...options, without: [...(options.without ?? []), ...TELLING] }),
+      runtime,
+      options,
+    );
+    const why = "the runtime does not load the model with it";
+    return { ...p, refused: [...p.refused, ...TELLING.filter((r) => job.counts.has(r)).map((rule) => ({ rule, node: "", why }))] };
+  }
+}
+
+/** Rules that let the runtime derive more types. */
+const TELLING = ["fold-shape", "inline-if"] as const;
+
+function isLoadFailure(e: unknown): boolean {
+  return e instanceof QcError && e.diagnostics.some((d) => d.code === "runtime/load-failed");
+}
+
+async function prepareOnce(job: Job, runtime: Runtime, options: PrepareOptions): Promise<Prepared> {
   job.inlineFunctions();
   job.run(CLEANUP);
   job.raiseOpset(Math.max(LEAST_OPSET, options.targetOpset ?? 0));
-  for (let shapes = -1; shapes !== job.count("fold-shape"); ) {
-    // A shape that becomes a constant tells the shapes behind it.
-    shapes = job.count("fold-shape");
+  for (let told = -1; told !== job.told(); ) {
+    // A shape that becomes a constant, and a branch that is taken, tell the shapes behind them.
+    told = job.told();
     await job.foldConstants(runtime);
     await job.probe(runtime, options.feeds);
     job.run(REWRITES);
   }
   return {
-    model,
+    model: job.model,
     version: PREPARE_VERSION,
     applied: [...job.counts].map(([rule, count]) => ({ rule, count })),
     refused: [...job.refusals.values()],
@@ -125,8 +158,9 @@ class Job {
     };
   }
 
-  count(rule: string): number {
-    return this.counts.get(rule) ?? 0;
+  /** How often something was settled that lets the runtime derive more types. */
+  told(): number {
+    return TELLING.reduce((sum, rule) => sum + (this.counts.get(rule) ?? 0), 0);
   }
 
   async probe(runtime: Runtime, feeds: Feeds | undefined): Promise<void> {
@@ -169,11 +203,14 @@ class Job {
 
   #runOne(rule: Rule): number {
     let count = 0;
-    if ("run" in rule) for (const g of [...allGraphs(this.model.graph)]) count += rule.run(g, this.#context);
-    else {
+    const graphs = [...allGraphs(this.model.graph)];
+    if ("run" in rule) {
+      for (const g of graphs) if (isAttached(g)) count += rule.run(g, this.#context);
+    } else {
       const ops = new Set(rule.ops);
       for (const [key, r] of this.refusals) if (r.rule === rule.name) this.refusals.delete(key);
-      for (const g of [...allGraphs(this.model.graph)]) {
+      for (const g of graphs) {
+        if (!isAttached(g)) continue;
         for (const n of g.nodes.filter((x) => ops.has(x.op) && (x.domain === "" || x.domain === "ai.onnx"))) {
           if (!isThere(n)) continue;
           const done = rule.step(n, this.#context);
@@ -205,7 +242,7 @@ class Job {
       for (const r of refused) this.#refuse("fold-constants", r.node, r.why);
       if (folded === 0) return;
       this.counts.set("fold-constants", (this.counts.get("fold-constants") ?? 0) + folded);
-      this.run([dropIdentity, dropDead]);
+      this.run([inlineIf, dropIdentity, dropDead]);
     }
   }
 
@@ -219,6 +256,12 @@ class Job {
     }
     return out;
   }
+}
+
+/** False once a rule has removed the node that holds the graph, or one around that. */
+function isAttached(g: Graph): boolean {
+  if (!g.parent) return true;
+  return holderOf(g) !== undefined && isAttached(g.parent);
 }
 
 /** False once a rule has removed the node (a removed node has lost its outputs). */

@@ -448,6 +448,63 @@ test("a shape that the file claims folds nothing", async () => {
   expect(q.model.graph.nodes.map((n) => n.op)).toEqual(["NonZero", "Shape", "ConstantOfShape"]);
 });
 
+test("an If that a shape decides becomes its branch", async () => {
+  const make = (rows: number | string) => {
+    const b = new Builder();
+    const x = b.node("Neg", [b.input("x", [rows, 4])], {}, "n");
+    const dim = b.node("Gather", [b.node("Shape", [x]), b.ints("zero", [0])], { axis: 0 }, "dim");
+    const cond = b.node("Equal", [dim, b.ints("one", [1])], {}, "cond");
+    const branch = (name: string, op: string, attrs: Record<string, number> = {}) => {
+      const s = new Graph(name, b.g);
+      const k = s.constant(floats([2]), "k");
+      const twice = s.append({ op: "Mul", inputs: [x, k], outputs: ["twice"], name: "mul" }).outputs[0]!;
+      s.addOutput(s.append({ op, inputs: [twice], outputs: ["out"], attrs }).outputs[0]!);
+      return { kind: "graph", value: s } as const;
+    };
+    const attrs = { then_branch: branch("then", "Flatten", { axis: 0 }), else_branch: branch("else", "Exp") };
+    const y = b.node("If", [cond], attrs, "y");
+    b.g.addOutput(b.node("Abs", [y], {}, "z"));
+    return b.output(y);
+  };
+  expect(printModel((await lawful(runtime, make(1), 0)).model)).toMatchInlineSnapshot(`
+    "opset 17, ir 8
+    main(x: float32[1,4]) -> (z: ?, y: ?)
+      n = Neg(x)
+      twice = Mul(n, k=float32[1] {2})  # inline-if
+      y = Flatten(twice) axis=0  # inline-if
+      z = Abs(y)"
+  `);
+  expect(printModel((await lawful(runtime, make(3), 0)).model)).toMatchInlineSnapshot(`
+    "opset 17, ir 8
+    main(x: float32[3,4]) -> (z: ?, y: ?)
+      n = Neg(x)
+      twice = Mul(n, k=float32[1] {2})  # inline-if
+      y = Exp(twice)  # inline-if
+      z = Abs(y)"
+  `);
+  expect((await lawful(runtime, make("N"), 0)).model.graph.nodes.map((n) => n.op)).toContain("If");
+});
+
+test("a branch inside a branch, both settled", async () => {
+  const b = new Builder();
+  const x = b.input("x", ["N", 2, 4, 4]);
+  const yes = b.g.constant(tensorFrom(Uint8Array.of(1), [], "bool"), "yes");
+  const inner = (parent: Graph, name: string) => {
+    const s = new Graph(name, parent);
+    const conv = s.append({ op: "Conv", inputs: [x, b.weight(`w${name}`, [3, 2, 1, 1])], outputs: ["conv"] }).outputs[0]!;
+    s.addOutput(s.append({ op: "Mul", inputs: [conv, s.constant(floats([2], []), "two")], outputs: ["scaled"] }).outputs[0]!);
+    return { kind: "graph", value: s } as const;
+  };
+  const outer = (name: string) => {
+    const s = new Graph(name, b.g);
+    const attrs = { then_branch: inner(s, `${name}a`), else_branch: inner(s, `${name}b`) };
+    s.addOutput(s.append({ op: "If", inputs: [yes], outputs: ["r"], attrs }).outputs[0]!);
+    return { kind: "graph", value: s } as const;
+  };
+  const p = await lawful(runtime, b.output(b.node("If", [yes], { then_branch: outer("t"), else_branch: outer("e") }, "y")), 1e-6);
+  expect(p.model.graph.nodes.map((n) => n.op)).toEqual(["Conv"]);
+});
+
 describe("older opsets", () => {
   const softmax = (shape: readonly (number | string)[], axis: number) => {
     const b = new Builder(11, 6);

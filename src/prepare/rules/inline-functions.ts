@@ -1,7 +1,6 @@
-import type { Attr } from "../../graph/attr.ts";
-import { cloneGraph } from "../../graph/clone.ts";
 import type { FunctionDef, Graph, Model, Node, Value } from "../../graph/ir.ts";
-import { allGraphs } from "../../graph/walk.ts";
+import { allGraphs, nodeKey } from "../../graph/walk.ts";
+import { splice } from "../splice.ts";
 
 /** Nodes that calls may become: functions that call others twice grow as powers of two, and a hostile file may call in circles. */
 const MOST_NODES = 20_000;
@@ -84,83 +83,16 @@ function otherOpset(f: FunctionDef, model: Model): string | undefined {
 }
 
 function inline(call: Node, f: FunctionDef, taken: Set<string>): void {
-  const g = call.graph;
-  const prefix = call.name !== "" ? call.name : (call.outputs.find((o) => o)?.name ?? call.op);
-  const fresh = (hint: string): string => {
-    let name = hint;
-    for (let i = 1; taken.has(name); i++) name = `${hint}_${i}`;
-    taken.add(name);
-    return name;
-  };
-  const map = new Map<Value, Value>();
+  const prefix = nodeKey(call);
+  const given = new Map<Value, Value>();
   f.body.inputs.forEach((v, i) => {
-    const given = call.inputs[i];
-    if (given) map.set(v, given);
+    const x = call.inputs[i];
+    if (x) given.set(v, x);
   });
-  for (const v of f.body.values.values()) {
-    if (!v.data || v.producer || map.has(v)) continue;
-    const c = g.value(fresh(`${prefix}/${v.name}`), { kind: "tensor", elem: v.data.dtype, shape: v.data.shape });
-    c.data = v.data;
-    map.set(v, c);
-  }
-  const attrOf = (a: Attr): Attr | undefined => (a.kind === "ref" ? (call.attrs.get(a.value) ?? f.attributeDefaults.get(a.value)) : a);
-  for (const n of f.body.nodes) {
-    const attrs: Record<string, Attr> = {};
-    for (const [name, a] of n.attrs) {
-      const value = attrOf(a);
-      if (value) attrs[name] = graphsCloned(value, g, map, attrOf);
-    }
-    const made = g.insertBefore(call, {
-      op: n.op,
-      domain: n.domain,
-      inputs: n.inputs.map((v) => v && map.get(v)),
-      outputs: n.outputs.map((o) => (o ? fresh(`${prefix}/${o.name}`) : "")),
-      attrs,
-      name: `${prefix}/${n.name !== "" ? n.name : (n.outputs.find((o) => o)?.name ?? n.op)}`,
-      origin: { rule: "inline-functions", from: [prefix] },
-    });
-    made.overload = n.overload;
-    n.outputs.forEach((o, i) => {
-      if (o) map.set(o, made.outputs[i]!);
-    });
-  }
-  const results = f.body.outputs.map((o) => map.get(o));
-  const renames: [Value, string][] = [];
-  call.outputs.forEach((o, i) => {
-    const from = results[i];
-    if (!o || !from) return;
-    // An Identity each: it keeps the caller's name, also where the body hands an input on. drop-identity removes what it can.
-    const origin = { rule: "inline-functions", from: [prefix] };
-    const end = g.insertBefore(call, {
-      op: "Identity",
-      inputs: [from],
-      outputs: [fresh(`${o.name}_out`)],
-      name: `${prefix}/${o.name}`,
-      origin,
-    }).outputs[0]!;
-    end.type = o.type;
-    g.replaceAllUses(o, end);
-    if (o.isOutput) g.takeOutput(o, end);
-    else renames.push([end, o.name]);
+  splice(call, f.body, given, {
+    rule: "inline-functions",
+    nameOf: (name) => `${prefix}/${name}`,
+    taken,
+    attrOf: (a) => (a.kind === "ref" ? (call.attrs.get(a.value) ?? f.attributeDefaults.get(a.value)) : a),
   });
-  g.remove(call);
-  for (const [v, name] of renames) g.rename(v, name);
-}
-
-/** Subgraphs of a body's node: copied, with their uses of the body's values mapped and references resolved. */
-function graphsCloned(a: Attr, parent: Graph, map: Map<Value, Value>, attrOf: (a: Attr) => Attr | undefined): Attr {
-  if (a.kind !== "graph" && a.kind !== "graphs") return a;
-  const copy = (s: Graph): Graph => {
-    const c = cloneGraph(s, parent, new Map(map));
-    for (const n of c.allNodes()) {
-      for (const [name, inner] of [...n.attrs]) {
-        if (inner.kind !== "ref") continue;
-        const value = attrOf(inner);
-        if (value) n.attrs.set(name, value);
-        else n.attrs.delete(name);
-      }
-    }
-    return c;
-  };
-  return a.kind === "graph" ? { kind: "graph", value: copy(a.value) } : { kind: "graphs", value: a.value.map(copy) };
 }
