@@ -102,14 +102,12 @@ describe("entropy", () => {
     expect(r.min).toBeLessThan(-3);
     expect(r.max).toBeGreaterThan(3);
   });
-  test("a search takes at most 20 ms (median of ten kinds; a machine under load is given threefold)", () => {
+  test("a two-sided search takes at most 20 ms of CPU (twice that on a crowded machine)", () => {
     const s = statsOf(normal(N, 8));
-    const times = Array.from({ length: 7 }, () => {
-      const t = performance.now();
-      entropy.choose(s, U8);
-      return performance.now() - t;
-    }).sort((a, b) => a - b);
-    expect(times[3]).toBeLessThan(60);
+    entropy.choose(s, U8);
+    const start = process.cpuUsage();
+    for (let i = 0; i < 10; i++) entropy.choose(s, U8);
+    expect(process.cpuUsage(start).user / 1000 / 10).toBeLessThan(40);
   });
 });
 
