@@ -1,4 +1,4 @@
-import { DTYPES, type DType, elementCount } from "../quant/dtype.ts";
+import { DTYPES, type DType, dtypeOf, elementCount } from "../quant/dtype.ts";
 import { intAttr, intsAttr } from "./attr.ts";
 import type { Node, Value } from "./ir.ts";
 import { asFloat32, type TensorData } from "./tensor.ts";
@@ -67,8 +67,7 @@ const LOOK_THROUGH = new Set(["Cast", "Transpose", "Identity", "Reshape", "Squee
 
 /** The type a Cast makes; undefined when its attribute is not a known type. */
 export function castTarget(n: Node): DType | undefined {
-  const code = intAttr(n, "to", 0);
-  return (Object.keys(DTYPES) as DType[]).find((d) => DTYPES[d].code === code);
+  return dtypeOf(intAttr(n, "to", 0));
 }
 
 /** The shape after a Reshape, Squeeze, Unsqueeze or Flatten with constant parameters. */
