@@ -60,7 +60,7 @@ export function gradients(model: Model, request: GradientRequest): Gradients {
     if (!(reached || n.subgraphs.some((s) => uses(s.allNodes(), active))) || !n.outputs.some((o) => o && useful.has(o))) continue;
     const row = rowOf(n);
     if (typeof row === "function") for (const o of n.outputs) o && active.add(o);
-    else if (n.inputs.some((v) => v && active.has(v) && isFloat(emit, v))) blocked.push({ node: n, why: row.none });
+    else if (!row.quiet && usedBy(n).some((v) => active.has(v) && isFloat(emit, v))) blocked.push({ node: n, why: row.none });
   }
 
   const arriving = new Map<Value, Value[]>();

@@ -1,6 +1,6 @@
 import { QcError } from "../diagnostics.ts";
 import type { Node, Value } from "../graph/ir.ts";
-import { asIntegers } from "../graph/tensor.ts";
+import { asIntegers, type TensorData } from "../graph/tensor.ts";
 import type { Dim } from "../graph/types.ts";
 import type { Emit } from "./emit.ts";
 
@@ -13,8 +13,11 @@ export type Rule = (r: Row) => readonly (Value | undefined)[];
 /** A row that says why there is no gradient. The walk stops here: what stands before this node stays frozen. */
 export interface NoGradient {
   readonly none: string;
+  /** Nothing real comes out: no path is lost here, and nobody needs to be told. */
+  readonly quiet?: true;
 }
 export const none = (why: string): NoGradient => ({ none: why });
+export const quiet = (why: string): NoGradient => ({ none: why, quiet: true });
 
 /** Thrown inside a rule whose operator has a gradient, but not with these attributes. */
 export class Refusal extends Error {}
@@ -101,10 +104,10 @@ export class Row {
   constInts(i: number): number[] | undefined {
     const d = this.node.inputs[i];
     if (!d) return undefined;
-    if (d.isConstant) return asIntegers(d.data!);
+    if (d.isConstant) return clampedIntegers(d.data!);
     if (d.producer?.op === "Constant") {
       const a = d.producer.attrs.get("value");
-      if (a?.kind === "tensor") return asIntegers(a.value);
+      if (a?.kind === "tensor") return clampedIntegers(a.value);
       const l = d.producer.attrs.get("value_ints");
       if (l?.kind === "ints") return l.value.map(Number);
     }
@@ -153,4 +156,12 @@ export class Row {
     const sum = e.op("ScatterElements", [zero, flat(at), flat(g)], { axis: 0, reduction: "add" });
     return e.reshapeLike(sum, x);
   }
+}
+
+/** "To the end" is written as the largest int64: a bound that no size reaches is as good. */
+function clampedIntegers(t: TensorData): number[] {
+  if (t.dtype !== "int64") return asIntegers(t);
+  const b = t.bytes().slice();
+  const far = BigInt(Number.MAX_SAFE_INTEGER);
+  return Array.from(new BigInt64Array(b.buffer), (x) => Number(x > far ? far : x < -far ? -far : x));
 }

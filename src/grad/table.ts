@@ -1,6 +1,6 @@
 import type { Node } from "../graph/ir.ts";
 import { isMicrosoftOp, type MicrosoftOp, ONNX_OPS, type OnnxOp } from "../graph/ops/names.ts";
-import { type NoGradient, none, type Rule } from "./rule.ts";
+import { type NoGradient, none, quiet, type Rule } from "./rule.ts";
 import * as b from "./rules/binary.ts";
 import { conv, convTranspose } from "./rules/conv.ts";
 import * as u from "./rules/elementwise.ts";
@@ -12,8 +12,8 @@ import * as d from "./rules/reduce.ts";
 import { resize } from "./rules/resize.ts";
 
 const step = none("piecewise constant: its slope is zero almost everywhere");
-const integer = none("works on integers, indices or shapes");
-const logic = none("its result is true or false");
+const integer = quiet("works on integers, indices or shapes");
+const logic = quiet("its result is true or false");
 const source = none("makes a value without float inputs");
 const random = none("draws random numbers");
 const control = none("holds subgraphs: a frozen boundary");

@@ -524,7 +524,7 @@ export const CASES: Partial<Record<OnnxOp, readonly Make[]>> = {
       const s = r.shape(3, 2, 6);
       const axes = some1(r, 3);
       const starts = axes.map((a) => r.int(-s[a]!, s[a]! - 1));
-      const ends = axes.map((a) => r.pick([s[a]!, s[a]! + 5, 2 ** 31 - 1]));
+      const ends = axes.map((a) => r.pick<number | bigint>([s[a]!, s[a]! + 5, 2 ** 31 - 1, 2n ** 63n - 1n]));
       return { inputs: [normal(r, s), i64(starts), i64(ends), i64(axes), i64(axes.map(() => r.int(1, 3)))] };
     },
     (r) => ({ inputs: [normal(r, [3, 5]), i64([-1]), i64([-9]), i64([1]), i64([-2])] }),

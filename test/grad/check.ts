@@ -242,7 +242,7 @@ export async function gradientError(runtime: Runtime, c: Case, seed: number, sha
   return worst;
 }
 
-export const i64 = (values: readonly number[], shape?: readonly number[]) =>
+export const i64 = (values: readonly (number | bigint)[], shape?: readonly number[]) =>
   tensorFrom(
     BigInt64Array.from(values, (v) => BigInt(v)),
     shape ?? [values.length],
