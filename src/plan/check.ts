@@ -188,7 +188,7 @@ class Checker {
         const { min, max } = INT_DTYPES[s.scheme.dtype];
         const bad = list.findIndex((x) => !(Number.isInteger(x) && x >= min && x <= max));
         if (bad >= 0) this.#fault("P3", at, `zero point ${list[bad]} at ${bad} for ${s.scheme.dtype}`);
-      }
+      } else if (list.some((x) => x !== 0)) this.#fault("P3", at, `${s.scheme.dtype} has no zero point`);
     }
   }
 

@@ -3,6 +3,7 @@ import type { Value } from "../graph/ir.ts";
 import { chooseSymmetric } from "../quant/affine.ts";
 import { isIntDType } from "../quant/dtype.ts";
 import { absmaxOf, decode, encode } from "../quant/encode.ts";
+import { isCodeDType } from "../quant/float8.ts";
 import { unpackCodes } from "../quant/pack.ts";
 import type { WeightPlanSite } from "./resolve.ts";
 import { readNumbers } from "./tensors.ts";
@@ -23,7 +24,7 @@ export function codesOf(bundle: PlanBundle, site: WeightPlanSite, value: Value):
   const view = constantOf(value);
   if (!view) throw new Error(`internal: "${site.value}" is no constant: the plan was not checked`);
   const { dtype } = site.scheme;
-  if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
+  if (!isCodeDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
   const scale = readNumbers(bundle, site.scale);
   const zeroPoint = readNumbers(bundle, site.zeroPoint);
   const codes = site.codes

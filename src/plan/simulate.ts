@@ -1,9 +1,11 @@
 import { cloneModel } from "../graph/clone.ts";
-import type { Graph, Model, Use, Value } from "../graph/ir.ts";
+import { type Graph, type Model, opsetOf, type Use, type Value } from "../graph/ir.ts";
 import { floats, tensorFrom } from "../graph/tensor.ts";
+import { requireOpset } from "../prepare/opset/index.ts";
 import { codeBounds } from "../quant/affine.ts";
-import { isIntDType } from "../quant/dtype.ts";
+import { DTYPES, isIntDType } from "../quant/dtype.ts";
 import { decode, encode, paramCount } from "../quant/encode.ts";
+import { isCodeDType } from "../quant/float8.ts";
 import { type Coded, codesOf, requantizedParams } from "./codes.ts";
 import { Resolver } from "./resolve.ts";
 import { readNumbers, spread } from "./tensors.ts";
@@ -20,6 +22,8 @@ import type { PlanBundle, Site } from "./types.ts";
  */
 export function simulate(model: Model, bundle: PlanBundle): Model {
   const out = cloneModel(model);
+  if (bundle.plan.sites.some((s) => s.scheme.dtype === "float8e4m3fn") && (opsetOf(out) ?? 1) < bundle.plan.opset)
+    requireOpset(out, bundle.plan.opset);
   const resolve = new Resolver(out);
   for (const r of bundle.plan.replacements) {
     const v = resolve.value(r.value);
@@ -66,7 +70,7 @@ function weightOf(c: Coded): Float32Array {
     const p = { dtype: "int8", narrow: false, granularity: { kind: "channel", axis }, scale, zeroPoint: [0] } as const;
     return decode(encode(real, c.shape, p), c.shape, p);
   }
-  if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
+  if (!isCodeDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
   return decode(c.codes, c.shape, { dtype, granularity, scale: Float32Array.from(c.scale), zeroPoint: c.zeroPoint });
 }
 
@@ -87,10 +91,17 @@ function put(near: Value, op: string, inputs: readonly Value[], outputs = 1): Va
 }
 
 /** A node right behind the last producer among its inputs. */
-function place(graph: Graph, near: Value, inputs: readonly Value[], op: string, outputs: number): Value[] {
+function place(
+  graph: Graph,
+  near: Value,
+  inputs: readonly Value[],
+  op: string,
+  outputs: number,
+  attrs: Record<string, number> = {},
+): Value[] {
   const names = Array.from({ length: outputs }, () => graph.freshName(`${near.name}_sim`));
   const producers = inputs.map((v) => v.producer).filter((p) => p?.graph === graph);
-  const spec = { op, inputs, outputs: names, name: graph.freshName(`${near.name}_${op}_sim`) };
+  const spec = { op, inputs, attrs, outputs: names, name: names[0]! };
   const last = producers.sort((a, b) => graph.indexOf(a!) - graph.indexOf(b!)).at(-1);
   const first = graph.nodes[0];
   const node = last ? graph.insertAfter(last, spec) : first ? graph.insertBefore(first, spec) : graph.append(spec);
@@ -99,6 +110,7 @@ function place(graph: Graph, near: Value, inputs: readonly Value[], op: string, 
 
 function fakeQuant(bundle: PlanBundle, site: Extract<Site, { kind: "static" }>, x: Value): Value {
   const { dtype, granularity } = site.scheme;
+  if (dtype === "float8e4m3fn") return float8FakeQuant(bundle, site, x);
   if (!isIntDType(dtype)) throw new Error(`internal: no affine codes of ${dtype}`);
   const { graph } = x;
   const shape = x.type?.kind === "tensor" ? ((x.type.shape ?? []) as number[]) : [];
@@ -112,6 +124,15 @@ function fakeQuant(bundle: PlanBundle, site: Extract<Site, { kind: "static" }>, 
   const [lo, hi] = [min, max].map((b, i) => graph.constant(floats([b], []), `${x.name}_${i === 0 ? "lo" : "hi"}`)) as [Value, Value];
   const q = put(x, "Clip", [put(x, "Add", [put(x, "Round", [put(x, "Div", [x, s])]), z]), lo, hi]);
   const y = put(x, "Mul", [put(x, "Sub", [q, z]), s]);
+  y.graph.setType(y, x.type);
+  return y;
+}
+
+/** y = Cast(Cast(x / s, float8)) * s; Cast saturates and rounds to nearest even, as QuantizeLinear does. */
+function float8FakeQuant(bundle: PlanBundle, site: Extract<Site, { kind: "static" }>, x: Value): Value {
+  const s = x.graph.constant(floats(readNumbers(bundle, site.scale), []), `${x.name}_s`);
+  const q = place(x.graph, x, [put(x, "Div", [x, s])], "Cast", 1, { to: DTYPES.float8e4m3fn.code })[0]!;
+  const y = put(x, "Mul", [place(x.graph, x, [q], "Cast", 1, { to: DTYPES.float32.code })[0]!, s]);
   y.graph.setType(y, x.type);
   return y;
 }

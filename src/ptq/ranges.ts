@@ -10,10 +10,11 @@ import { irVersionOf, type Need, NO_NEED, printTarget } from "../plan/target.ts"
 import type { Consumers, Numbers, Plan, PlanBundle, Scheme, Site, Skip } from "../plan/types.ts";
 import { chooseAsymmetric, chooseSymmetric, type QParams } from "../quant/affine.ts";
 import { isIntDType } from "../quant/dtype.ts";
+import { type CodeDType, FLOAT8_MAX } from "../quant/float8.ts";
 import { packCodes } from "../quant/pack.ts";
 import type { ActivationSite, Proposal } from "./proposal.ts";
 import { proposeSites } from "./propose.ts";
-import { weightParams } from "./rtn.ts";
+import { float8Scale, weightParams } from "./rtn.ts";
 import { bulkSqnrDb, LEAST_DB, wholeSqnrDb } from "./sound.ts";
 
 /** A range for one value; the calibrator's choice unless the caller knows better. */
@@ -43,7 +44,7 @@ export function planOf(
   if (needed && (!stats || !rangeOf)) throw new QcError({ code: "plan/no-stats", recipe: proposal.input.recipe.name });
   let current = proposal;
   const floats = new Map<string, Pick<Skip, "code" | "detail">>(proposal.input.floats);
-  let params = new Map<number, QParams>();
+  let params = new Map<number, SiteParams>();
   while (stats && rangeOf) {
     const found = rangesOf(current, stats, rangeOf);
     params = found.params;
@@ -73,7 +74,7 @@ interface Drop {
 }
 
 /** Parameters of every group, and the sites that cannot have any. */
-function rangesOf(p: Proposal, stats: Stats, rangeOf: RangeOf): { readonly params: Map<number, QParams>; readonly drop: Drop[] } {
+function rangesOf(p: Proposal, stats: Stats, rangeOf: RangeOf): { readonly params: Map<number, SiteParams>; readonly drop: Drop[] } {
   const ranges = new Map<number, Range>();
   const drop: Drop[] = [];
   const staticSites = p.activations.filter((a) => !a.dynamic);
@@ -91,22 +92,24 @@ function rangesOf(p: Proposal, stats: Stats, rangeOf: RangeOf): { readonly param
         ? { min: bounds[0], max: bounds[1] }
         : rangeOf(s, { levels, symmetric, isOutput: site.uses === "all" && onlyLeaves(site.value) });
       // Clipping that takes the power out of a value is not worth the finer steps: then min and max, if the bulk survives them (below).
-      const r = wholeSqnrDb(s, paramsOf(chosen, site.scheme)) < LEAST_DB ? { min: s.min, max: s.max } : chosen;
+      const trial = siteParamsOf(chosen, site.scheme);
+      const r = isAffine(trial) && wholeSqnrDb(s, trial) < LEAST_DB ? { min: s.min, max: s.max } : chosen;
       const g = ranges.get(site.group);
       ranges.set(site.group, g ? { min: Math.min(g.min, r.min), max: Math.max(g.max, r.max) } : { min: r.min, max: r.max });
     }
   }
-  const params = new Map<number, QParams>();
+  const params = new Map<number, SiteParams>();
   for (const site of staticSites) {
     const range = ranges.get(site.group);
     if (!range) continue;
     let q = params.get(site.group);
     if (!q) {
-      q = paramsOf(range, site.scheme);
+      q = siteParamsOf(range, site.scheme);
       params.set(site.group, q);
     }
     const s = stats.values.get(site.path);
-    if (!s || s.count === 0 || s.inf > 0) continue;
+    // float8 has steps for small values too: its exponent keeps what an integer range would drown.
+    if (!s || s.count === 0 || s.inf > 0 || !isAffine(q)) continue;
     const bulkDb = bulkSqnrDb(s, q);
     if (bulkDb < LEAST_DB)
       drop.push({
@@ -125,6 +128,20 @@ function onlyLeaves(v: Value): boolean {
   return v.uses.length > 0 && v.uses.every((u) => traitOf(u.node) === "same-scale" && u.node.outputs.every((o) => o && onlyLeaves(o)));
 }
 
+/** Parameters of one activation. Integer types have a zero point; float8 is a scale alone. */
+export interface SiteParams {
+  readonly dtype: CodeDType;
+  readonly scale: number;
+  readonly zeroPoint: number;
+}
+const isAffine = (p: SiteParams): p is QParams => p.dtype !== "float8e4m3fn";
+
+export function siteParamsOf(range: Range, scheme: Scheme): SiteParams {
+  if (scheme.dtype !== "float8e4m3fn") return paramsOf(range, scheme);
+  return { dtype: scheme.dtype, scale: float8Scale(Math.max(Math.abs(range.min), Math.abs(range.max))), zeroPoint: 0 };
+}
+
+/** The same for integer types. */
 export function paramsOf(range: Range, scheme: Scheme): QParams {
   if (!isIntDType(scheme.dtype)) throw new Error(`internal: no affine parameters of ${scheme.dtype}`);
   return scheme.symmetric
@@ -133,14 +150,14 @@ export function paramsOf(range: Range, scheme: Scheme): QParams {
 }
 
 /** Whose wish the site is: the node that writes the codes (and cannot do without), else the nodes that read them. */
-function nodesToDrop(site: ActivationSite): Node[] {
+export function nodesToDrop(site: ActivationSite): Node[] {
   if (site.uses === "all" && site.value.producer) return [site.value.producer];
   const uses: readonly Use[] = site.uses === "all" ? site.value.uses : site.uses;
   return [...new Set(uses.map((u) => u.node))];
 }
 
 /** The plan document with its tensors. */
-function bundle(p: Proposal, params: ReadonlyMap<number, QParams>, stats: Stats | undefined): PlanBundle {
+function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Stats | undefined): PlanBundle {
   const { input } = p;
   const tensors = new Map<string, TensorData>();
   const sites: Site[] = [];
@@ -200,7 +217,8 @@ function bundle(p: Proposal, params: ReadonlyMap<number, QParams>, stats: Stats 
   return { plan, tensors };
 }
 
-function rangeFrom(q: QParams): Range {
+function rangeFrom(q: SiteParams): Range {
+  if (!isAffine(q)) return { min: Math.fround(-FLOAT8_MAX * q.scale), max: Math.fround(FLOAT8_MAX * q.scale) };
   const unsigned = q.dtype.startsWith("u");
   const bits = Number(/\d+/.exec(q.dtype)![0]);
   const [lo, hi] = unsigned ? [0, 2 ** bits - 1] : [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1];

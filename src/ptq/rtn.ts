@@ -1,8 +1,9 @@
 import { QcError } from "../diagnostics.ts";
 import { pathOfNode } from "../graph/walk.ts";
-import { chooseAsymmetric, chooseSymmetric } from "../quant/affine.ts";
+import { chooseAsymmetric, chooseSymmetric, MIN_SCALE } from "../quant/affine.ts";
 import { isIntDType } from "../quant/dtype.ts";
 import { absmaxOf, minmaxOf } from "../quant/encode.ts";
+import { FLOAT8_MAX } from "../quant/float8.ts";
 import type { WeightSite } from "./proposal.ts";
 
 export interface WeightParams {
@@ -28,6 +29,11 @@ export function weightParams(w: WeightSite, reduceRange: boolean): WeightParams 
 function choose(w: WeightSite, reduceRange: boolean): WeightParams {
   const x = w.float32();
   const { dtype, symmetric, granularity } = w.scheme;
+  if (dtype === "float8e4m3fn") {
+    const absmax = absmaxOf(x, w.shape, granularity);
+    finite(w, absmax);
+    return { scale: Float32Array.from(absmax, float8Scale), zeroPoint: new Int32Array(absmax.length) };
+  }
   if (!isIntDType(dtype)) throw new Error(`internal: no round-to-nearest parameters of ${dtype}`);
   if (symmetric) {
     const absmax = absmaxOf(x, w.shape, granularity);
@@ -43,6 +49,12 @@ function choose(w: WeightSite, reduceRange: boolean): WeightParams {
   finite(w, max);
   const params = Array.from(min, (lo, i) => chooseAsymmetric(lo, max[i]!, dtype));
   return { scale: Float32Array.from(params, (p) => p.scale), zeroPoint: Int32Array.from(params, (p) => p.zeroPoint) };
+}
+
+/** The largest magnitude lands on the largest float8: scale = absmax / 448. A dead channel gets 1. */
+export function float8Scale(absmax: number): number {
+  const s = Math.fround(absmax / FLOAT8_MAX);
+  return s >= MIN_SCALE ? s : 1;
 }
 
 function finite(w: WeightSite, x: Float64Array): void {

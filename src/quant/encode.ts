@@ -1,10 +1,11 @@
 import { codeBounds, quantize, ROUND_MAGIC } from "./affine.ts";
 import type { IntDType } from "./dtype.ts";
+import { type CodeDType, fromFloat8, toFloat8 } from "./float8.ts";
 import { type Granularity, qparamShape, walkOf } from "./granularity.ts";
 
 /** Parameters of a tensor: one scale and zero point per tensor, channel or block. A list of one stands for all. */
-export interface TensorParams {
-  readonly dtype: IntDType;
+export interface TensorParams<D extends CodeDType = IntDType> {
+  readonly dtype: D;
   readonly narrow: boolean;
   readonly granularity: Granularity;
   readonly scale: ArrayLike<number>;
@@ -19,14 +20,18 @@ export function paramCount(shape: readonly number[], g: Granularity): number {
 }
 
 /**
- * Real values to codes: q = saturate(roundHalfEven(x / scale) + zeroPoint), each element with the parameters of its tensor, channel or block.
+ * Real values to codes: q = saturate(roundHalfEven(x / scale) + zeroPoint) (float8: its bits of x / scale), each element with the parameters of its tensor, channel or block.
  * x and scale are float32, so the quotient rounded to float32 is the correctly rounded one (53 >= 2 * 24 + 2 bits).
  */
-export function encode(x: Float32Array, shape: readonly number[], p: TensorParams): Int32Array {
+export function encode(x: Float32Array, shape: readonly number[], p: TensorParams<CodeDType>): Int32Array {
   const out = new Int32Array(x.length);
   eachRun(shape, p.granularity, (from, to, index) => {
     const s = at(p.scale, index);
     const z = at(p.zeroPoint, index);
+    if (p.dtype === "float8e4m3fn") {
+      for (let i = from; i < to; i++) out[i] = toFloat8(Math.fround(x[i]! / s));
+      return;
+    }
     const { min, max } = codeBounds(p.dtype, p.narrow);
     for (let i = from; i < to; i++) {
       const t = Math.fround(x[i]! / s);
@@ -39,12 +44,13 @@ export function encode(x: Float32Array, shape: readonly number[], p: TensorParam
 }
 
 /** Codes to real values: x = (q - zeroPoint) * scale in float32. */
-export function decode(codes: ArrayLike<number>, shape: readonly number[], p: Omit<TensorParams, "narrow">): Float32Array {
+export function decode(codes: ArrayLike<number>, shape: readonly number[], p: Omit<TensorParams<CodeDType>, "narrow">): Float32Array {
   const out = new Float32Array(codes.length);
   eachRun(shape, p.granularity, (from, to, index) => {
     const s = at(p.scale, index);
     const z = at(p.zeroPoint, index);
-    for (let i = from; i < to; i++) out[i] = (codes[i]! - z) * s;
+    if (p.dtype === "float8e4m3fn") for (let i = from; i < to; i++) out[i] = fromFloat8(codes[i]!) * s;
+    else for (let i = from; i < to; i++) out[i] = (codes[i]! - z) * s;
   });
   return out;
 }

@@ -1,8 +1,14 @@
+import { type IntDType, isIntDType } from "./dtype.ts";
+
 /**
  * float8 e4m3fn: 1 sign, 4 exponent (bias 7), 3 fraction bits; no infinities; S.1111.111 is NaN; largest 448, smallest subnormal 2^-9
  * (Micikevicius et al. 2022; ONNX Cast and QuantizeLinear with saturate = 1).
  */
 export const FLOAT8_MAX = 448;
+
+/** Types whose values are codes of a scheme: integers, and float8 with a scale. */
+export type CodeDType = IntDType | "float8e4m3fn";
+export const isCodeDType = (d: string): d is CodeDType => d === "float8e4m3fn" || isIntDType(d);
 
 /** Round to nearest, ties to even; beyond the largest value it saturates. NaN becomes 0x7f. */
 export function toFloat8(x: number): number {

@@ -252,3 +252,15 @@ test("a recipe that a target has no form for is an error, not a float model", as
   await expect(planned(runtime, residualNet(), "ort-cuda", "int8")).rejects.toThrow('not available for target "ort-cuda"');
   await expect(planned(runtime, residualNet(), "portable", "fp16")).rejects.toThrow('Recipe "fp16" is not available');
 });
+
+test("tensorrt, fp8: float8 codes on both sides of every product; equals the simulation", async () => {
+  const source = residualNet();
+  const p = await planned(runtime, source, "tensorrt@11:sm89", "fp8");
+  const q = lower(p.model, p.bundle, targetOf("tensorrt@11:sm89"));
+  expect([p.bundle.plan.opset, q.irVersion]).toEqual([19, 9]);
+  expect(p.bundle.plan.sites.map((s) => s.scheme.dtype)).toEqual(new Array(6).fill("float8e4m3fn"));
+  const reference = await run(simulate(p.model, p.bundle), source);
+  expect(await run(q, source)).toEqual(reference);
+  expect(sqnr(await run(source, source), reference)).toBeGreaterThan(20);
+  await expect(planned(runtime, source, "tensorrt@11:sm86", "fp8")).rejects.toThrow('Recipe "fp8" is not available');
+});

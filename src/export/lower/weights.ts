@@ -3,7 +3,7 @@ import { tensorType } from "../../graph/types.ts";
 import { type Coded, codesOf } from "../../plan/codes.ts";
 import type { Resolver } from "../../plan/resolve.ts";
 import type { PlanBundle } from "../../plan/types.ts";
-import { isIntDType } from "../../quant/dtype.ts";
+import { isCodeDType } from "../../quant/float8.ts";
 import { axisAttrs, codesTensor, paramConstants, RULE } from "./emit.ts";
 import { lowerGatherCodes } from "./gather.ts";
 import { lowerGatherBlock } from "./gather-block.ts";
@@ -23,7 +23,7 @@ export class Constants {
     this.#made.set(c.value, known);
     const old = known.get(key);
     if (old) return old;
-    if (!isIntDType(scheme.dtype)) throw new Error(`internal: codes of ${scheme.dtype}`);
+    if (!isCodeDType(scheme.dtype)) throw new Error(`internal: codes of ${scheme.dtype}`);
     const graph = c.value.graph;
     const stem = c.value.name;
     const made = {
