@@ -1,12 +1,12 @@
 import { QcError } from "../diagnostics.ts";
 import { cloneModel } from "../graph/clone.ts";
-import type { Graph, Model, Value } from "../graph/ir.ts";
+import type { Model, Value } from "../graph/ir.ts";
 import { writeModel } from "../graph/onnx/index.ts";
 import { type Dim, tensorType, type ValueType } from "../graph/types.ts";
-import { holderOf, pathOf, valuesByPath } from "../graph/walk.ts";
+import { pathOf, valuesByPath } from "../graph/walk.ts";
 import { DTYPES, elementCount } from "../quant/dtype.ts";
 import { exposeValues } from "../runtime/expose.ts";
-import type { Feeds, IoInfo, Runtime, Session } from "../runtime/types.ts";
+import type { Feeds, IoInfo, Runtime } from "../runtime/types.ts";
 import { inferRanks } from "./ranks.ts";
 import { declaredTypes, inferElems, type Types } from "./types.ts";
 
@@ -24,23 +24,21 @@ export interface Probed {
 
 /**
  * Types of all values: what the file declares, then what the runtime infers on loading the model with every value exposed. Nothing runs:
- * weights enter as graph inputs, so loading is quick whatever they weigh. With `feeds`, one sample is run with the real weights in the
- * same session, and `seen` has the shapes found there, inside If, Loop and Scan too where they were reached.
+ * weights enter as graph inputs, so loading is quick whatever they weigh. With `feeds`, `seen` has the shapes of that sample: where the
+ * inferred shapes leave nothing open but the inputs' own symbols those are put in, else the sample is run, and shapes inside If, Loop and
+ * Scan are seen too where they were reached.
  */
 export async function probeTypes(model: Model, runtime: Runtime, feeds?: Feeds): Promise<Probed> {
   const types = declaredTypes(model.graph);
   inferElems(model.graph, types);
-  const seen: Types = new Map();
   const derived = new Map<Value, readonly number[]>();
-  const paths = valuesByPath(model);
-  const want = [...paths].filter(([, v]) => v.producer && exposable(types.get(v)) && (feeds !== undefined || v.graph === model.graph));
-  const names = want.map(([path]) => path);
+  const want = [...model.graph.values.values()].filter((v) => v.producer && exposable(types.get(v)));
+  const names = want.map((v) => v.name);
   const open = (light: boolean) => {
     const m = cloneModel(model);
     if (light) dropWeights(m);
-    const copies = valuesByPath(m);
-    for (const [path, v] of want) {
-      const c = copies.get(path);
+    for (const v of want) {
+      const c = m.graph.values.get(v.name);
       const t = types.get(v);
       // The element type keeps foreign types (bfloat16, 4 bit) off the runtime's border. The file's shapes stay out: tools that change a
       // batch size leave old ones behind, and the runtime would take them for its own.
@@ -48,26 +46,21 @@ export async function probeTypes(model: Model, runtime: Runtime, feeds?: Feeds):
     }
     return runtime.open(writeModel(exposeValues(m, names).model), { label: "the model with every value exposed" });
   };
-  const session = feeds
-    ? await open(false)
-    : await firstOf(
-        () => open(true),
-        () => open(false),
-      );
-  try {
-    const infos = new Map(session.outputs.map((o) => [o.name, o]));
-    for (const [path, v] of want) {
-      const info = infos.get(path);
-      if (!info || v.graph !== model.graph) continue;
-      if (info.dims.length > 0 && info.dims.every((d) => typeof d === "number" && d >= 0)) derived.set(v, info.dims as readonly number[]);
-      types.set(v, merge(types.get(v), info));
-    }
-    inferElems(model.graph, types);
-    inferRanks(model.graph, types);
-    if (feeds) await runOnce(session, feeds, new Map(want), types, seen);
-  } finally {
-    await session.release();
+  const session = await firstOf(
+    () => open(true),
+    () => open(false),
+  );
+  const infos = new Map(session.outputs.map((o) => [o.name, o]));
+  await session.release();
+  for (const v of want) {
+    const info = infos.get(v.name);
+    if (!info) continue;
+    if (info.dims.length > 0 && info.dims.every((d) => typeof d === "number" && d >= 0)) derived.set(v, info.dims as readonly number[]);
+    types.set(v, merge(types.get(v), info));
   }
+  inferElems(model.graph, types);
+  inferRanks(model.graph, types);
+  const seen = feeds ? (shapesBySymbols(model, feeds, want, types, infos) ?? (await shapesByRun(model, runtime, feeds, types))) : new Map();
   return { types, derived, seen };
 }
 
@@ -105,37 +98,71 @@ function merge(old: ValueType | undefined, info: IoInfo): ValueType {
   return { kind: "tensor", elem, shape };
 }
 
-/** One run; the shapes come back, the values stay beside the engine. */
-async function runOnce(session: Session, feeds: Feeds, byPath: ReadonlyMap<string, Value>, types: Types, seen: Types): Promise<void> {
-  const spec = { module: import.meta.url, name: "shapesFold", args: undefined };
-  const shapes = (await session.fold([feeds], spec)) as Record<string, readonly number[]>;
-  for (const [path, v] of byPath) {
-    const dims = shapes[path];
-    if (dims === undefined) continue;
-    const t = types.get(v);
-    const loops = loopsAround(v.graph);
-    const inside = v.graph.parent !== undefined;
-    if (inside && dims.length === 1 && dims[0] === 0) continue; // the other branch ran
-    seen.set(v, { kind: "tensor", elem: t?.kind === "tensor" ? t.elem : undefined, shape: dims.slice(loops) });
+/** The shapes of a sample by putting its dimensions for the inputs' symbols; undefined when that leaves something open. */
+function shapesBySymbols(
+  model: Model,
+  feeds: Feeds,
+  want: readonly Value[],
+  types: Types,
+  infos: ReadonlyMap<string, IoInfo>,
+): Types | undefined {
+  if (model.graph.nodes.some((n) => n.subgraphs.length > 0)) return undefined;
+  const symbols = new Map<string, number>();
+  for (const v of model.graph.inputs) {
+    const dims = feeds[v.name]?.dims;
+    if (v.type?.kind !== "tensor" || !dims) continue;
+    for (const [i, d] of (v.type.shape ?? []).entries()) {
+      if (typeof d !== "string") continue;
+      if (symbols.has(d) && symbols.get(d) !== dims[i]) return undefined;
+      symbols.set(d, dims[i]!);
+    }
   }
+  const seen: Types = new Map();
+  for (const v of want) {
+    const t = types.get(v);
+    const dims = infos.get(v.name)?.dims.map((d) => (typeof d === "number" && d >= 0 ? d : symbols.get(String(d))));
+    if (t?.kind !== "tensor" || !dims || dims.length === 0 || dims.some((d) => d === undefined)) return undefined;
+    seen.set(v, { ...t, shape: dims });
+  }
+  return seen;
 }
 
-/** Levels of Loop and Scan: each stacks what leaves it on a new axis 0. */
-function loopsAround(g: Graph): number {
-  let count = 0;
-  for (let h = holderOf(g); h; h = holderOf(h.node.graph)) if (h.node.op !== "If") count++;
-  return count;
-}
-
-/** Keeps the shape of each output of the last run. Lives beside the session. */
-export function shapesFold(): { update(outputs: Readonly<Record<string, { readonly dims: readonly number[] }>>): void; finish(): unknown } {
-  let shapes: Record<string, readonly number[]> = {};
-  return {
-    update: (outputs) => {
-      shapes = Object.fromEntries(Object.entries(outputs).map(([name, t]) => [name, t.dims]));
-    },
-    finish: () => shapes,
-  };
+/** One run with the real weights that hands out the shape of every value, not the value: memory stays that of a plain run. */
+async function shapesByRun(model: Model, runtime: Runtime, feeds: Feeds, types: Types): Promise<Types> {
+  const m = cloneModel(model);
+  const copies = valuesByPath(m);
+  const shapes = new Map<string, Value>();
+  for (const [path, v] of valuesByPath(model)) {
+    const t = types.get(v);
+    const c = copies.get(path);
+    if (!v.producer || !c || t?.kind !== "tensor" || t.elem === undefined) continue;
+    const shape = c.graph.append({ op: "Shape", inputs: [c] }).outputs[0]!;
+    shape.type = tensorType("int64", [t.shape?.length]);
+    shapes.set(pathOf(shape), v);
+  }
+  const session = await runtime.open(writeModel(exposeValues(m, [...shapes.keys()]).model), {
+    label: "the model with every shape exposed",
+  });
+  const seen: Types = new Map();
+  try {
+    const out = await session.run(
+      feeds,
+      session.outputs.map((o) => o.name).filter((name) => shapes.has(name)),
+    );
+    for (const [path, v] of shapes) {
+      const t = types.get(v);
+      const got = out[path];
+      if (t?.kind !== "tensor" || !(got?.data instanceof BigInt64Array)) continue;
+      const inside = v.graph.parent !== undefined;
+      if (inside && got.data.length === 0) continue; // the other branch ran
+      // Out of Loop and Scan come the shapes of all iterations: the last one's are taken.
+      const rank = got.dims[got.dims.length - 1]!;
+      seen.set(v, { ...t, shape: Array.from(got.data.subarray(got.data.length - rank), Number) });
+    }
+  } finally {
+    await session.release();
+  }
+  return seen;
 }
 
 /** Types by the path of each value, as plans and stats name it. */
