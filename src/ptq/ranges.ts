@@ -26,6 +26,12 @@ export function rangeBy(calibrator: Calibrator, report?: Report): RangeOf {
     chooseRange(s, isOutput ? CALIBRATORS.minmax : calibrator, { levels, symmetric, output: isOutput, ...(report && { report }) });
 }
 
+export interface PlanOptions {
+  readonly report?: Report;
+  /** Histograms of some samples, for values whose statistics have extremes only: what a range leaves of the bulk cannot be told without. */
+  readonly sketch?: Stats | undefined;
+}
+
 /**
  * Statistics and a calibrator to numbers: a plan that `lower` applies.
  *
@@ -37,7 +43,7 @@ export function planOf(
   proposal: Proposal,
   stats: Stats | undefined,
   calibrator: Calibrator | RangeOf | undefined,
-  options: { readonly report?: Report } = {},
+  options: PlanOptions = {},
 ): PlanBundle {
   const rangeOf = typeof calibrator === "function" ? calibrator : calibrator ? rangeBy(calibrator, options.report) : undefined;
   const needed = proposal.activations.some((a) => !a.dynamic);
@@ -46,7 +52,7 @@ export function planOf(
   const floats = new Map<string, Pick<Skip, "code" | "detail">>(proposal.input.floats);
   let params = new Map<number, SiteParams>();
   while (stats && rangeOf) {
-    const found = rangesOf(current, stats, rangeOf);
+    const found = rangesOf(current, stats, rangeOf, options.sketch);
     params = found.params;
     if (found.drop.length === 0) break;
     let changed = false;
@@ -74,7 +80,12 @@ interface Drop {
 }
 
 /** Parameters of every group, and the sites that cannot have any. */
-function rangesOf(p: Proposal, stats: Stats, rangeOf: RangeOf): { readonly params: Map<number, SiteParams>; readonly drop: Drop[] } {
+function rangesOf(
+  p: Proposal,
+  stats: Stats,
+  rangeOf: RangeOf,
+  sketch: Stats | undefined,
+): { readonly params: Map<number, SiteParams>; readonly drop: Drop[] } {
   const ranges = new Map<number, Range>();
   const drop: Drop[] = [];
   const staticSites = p.activations.filter((a) => !a.dynamic);
@@ -110,7 +121,7 @@ function rangesOf(p: Proposal, stats: Stats, rangeOf: RangeOf): { readonly param
     const s = stats.values.get(site.path);
     // float8 has steps for small values too: its exponent keeps what an integer range would drown.
     if (!s || s.count === 0 || s.inf > 0 || !isAffine(q)) continue;
-    const bulkDb = bulkSqnrDb(s, q);
+    const bulkDb = bulkSqnrDb(s.hist ? s : (sketch?.values.get(site.path) ?? s), q);
     if (bulkDb < LEAST_DB)
       drop.push({
         site,
