@@ -11,6 +11,7 @@ import { randomQuantized } from "./random-graphs.ts";
 /** A Python that can import tensorrt_rtx_bindings. */
 const python = process.env.QC_TENSORRT_PYTHON;
 const COUNT = Number(process.env.QC_TENSORRT_GRAPHS ?? 500);
+const SEED = Number(process.env.QC_TENSORRT_SEED ?? 0);
 
 test.skipIf(!python)(
   `the linter and NVIDIA's builder agree on ${COUNT} random graphs (set QC_TENSORRT_PYTHON)`,
@@ -19,7 +20,7 @@ test.skipIf(!python)(
     const folder = mkdtempSync(join(tmpdir(), "qc-lint-"));
     const files = Array.from({ length: COUNT }, (_, i) => {
       const path = join(folder, `g${i}.onnx`);
-      writeFileSync(path, writeModel(randomQuantized(i)));
+      writeFileSync(path, writeModel(randomQuantized(SEED + i)));
       return path;
     });
     const out = execFileSync(python!, [resolve(import.meta.dirname, "builder.py"), "SM89", ...files], {
@@ -33,12 +34,12 @@ test.skipIf(!python)(
     const confusion = { bothTake: 0, bothRefuse: 0, linterAlone: 0, builderAlone: 0 };
     const apart: string[] = [];
     verdicts.forEach((v, i) => {
-      const found = lintModel(randomQuantized(i), targetOf("tensorrt@11:sm89")).filter((f) => f.kind === "reject");
+      const found = lintModel(randomQuantized(SEED + i), targetOf("tensorrt@11:sm89")).filter((f) => f.kind === "reject");
       const takes = found.length === 0;
       if (takes === v.taken) confusion[takes ? "bothTake" : "bothRefuse"]++;
       else {
         confusion[takes ? "builderAlone" : "linterAlone"]++;
-        apart.push(`g${i}: ${takes ? v.error : found.map((f) => `${f.rule} ${f.text}`).join("; ")}`);
+        apart.push(`g${SEED + i}: ${takes ? v.error : found.map((f) => `${f.rule} ${f.text}`).join("; ")}`);
       }
     });
     rmSync(folder, { recursive: true });

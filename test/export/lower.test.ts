@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { CALIBRATORS } from "../../src/calibrate/calibrators.ts";
 import { lower } from "../../src/export/lower/index.ts";
 import { float } from "../../src/graph/attr.ts";
 import { checkModel } from "../../src/graph/check.ts";
@@ -201,6 +202,11 @@ test("a value whose codes would keep nothing but its outlier stays float; its we
   const p = await planned(runtime, model, "portable");
   expect(p.bundle.plan.sites.map((s) => s.kind)).toEqual(["weight"]);
   expect(p.bundle.plan.skips.find((s) => s.op === "MatMul")?.code).toBe("range-unsound");
+  // Extremes alone cannot tell: a sketch of a few samples does.
+  const full = await statsOf(runtime, p.model, p.proposal.values);
+  const extremes = { ...full, values: new Map([...full.values].map(([k, v]) => [k, { ...v, hist: undefined }])) };
+  expect(planOf(p.proposal, extremes, CALIBRATORS.minmax).plan.sites.map((x) => x.kind)).toEqual(["static", "weight"]);
+  expect(planOf(p.proposal, extremes, CALIBRATORS.minmax, { sketch: full }).plan.sites.map((x) => x.kind)).toEqual(["weight"]);
   // Clipping it would take all of its power: no range is sound.
   const stats = await statsOf(runtime, p.model, p.proposal.values);
   const clipped = planOf(p.proposal, stats, () => ({ min: -1, max: 1 }));
