@@ -24,11 +24,17 @@ function readersFolder(): { cwd: string; env: NodeJS.ProcessEnv } {
 
 /** Sixty digits with one row each, made by the set's own generator. */
 async function writeSamples(cwd: string): Promise<void> {
-  const { digit } = (await import(join(root, "calibration-sets/digits/digits.mjs"))) as { digit: (seed: number, index: number) => Uint8Array };
+  const { digit } = (await import(join(root, "calibration-sets/digits/digits.mjs"))) as {
+    digit: (seed: number, index: number) => Uint8Array;
+  };
   const { writeNpz } = await import("../../src/io/npz.ts");
   const n = 60;
   const x = new Float32Array(n * 784);
-  for (let i = 0; i < n; i++) x.set(Float32Array.from(digit(5, i), (v) => v / 255), i * 784);
+  for (let i = 0; i < n; i++)
+    x.set(
+      Float32Array.from(digit(5, i), (v) => v / 255),
+      i * 784,
+    );
   writeFileSync(join(cwd, "samples.npz"), Buffer.concat(writeNpz([["input", { dtype: "float32", shape: [n, 1, 28, 28], data: x }]])));
 }
 
@@ -62,7 +68,8 @@ test("every other code block of the README runs", async () => {
     } else throw new Error(`no way to run ${language}`);
   }
   expect(ran).toBeGreaterThanOrEqual(11);
-  for (const f of ["model.int8.onnx", "model.int8-weights.onnx", "all.stats", "plan.json", "model.trt.onnx", "small.onnx"]) expect(existsSync(join(cwd, f)), f).toBe(true);
+  for (const f of ["model.int8.onnx", "model.int8-weights.onnx", "all.stats", "plan.json", "model.trt.onnx", "small.onnx"])
+    expect(existsSync(join(cwd, f)), f).toBe(true);
 }, 300_000);
 
 test("the package exports what the README imports", () => {
