@@ -20,7 +20,6 @@ const { values: flags, positionals } = parseArgs({
     calibrator: { type: "string", default: "auto" },
     samples: { type: "string", default: "512" },
     memory: { type: "string" },
-    force: { type: "boolean", default: false },
     seed: { type: "string", default: "0" },
   },
 });
@@ -138,7 +137,6 @@ const improved = await improvePlan({
       step,
       `pooled ${a.pooledDb.toFixed(2)} -> ${b.pooledDb.toFixed(2)}  typical ${a.typicalDb.toFixed(2)} -> ${b.typicalDb.toFixed(2)}`,
     ),
-  force: flags.force,
 });
 saveModel(lower(prepared.model, improved, target), resolve(outPath));
 clearInterval(watch);

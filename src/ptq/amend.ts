@@ -1,5 +1,6 @@
 import { CALIBRATORS, chooseRange } from "../calibrate/calibrators.ts";
 import type { Calibrator, Range, Stats } from "../calibrate/types.ts";
+import type { Model } from "../graph/ir.ts";
 import { floats, type TensorData, tensorFrom } from "../graph/tensor.ts";
 import { pathOf } from "../graph/walk.ts";
 import type { Numbers, Plan, PlanBundle, Replacement, Site } from "../plan/types.ts";
@@ -127,9 +128,34 @@ export function withRanges(
     const range = s.kind === "static" ? ranges.get(keyOf(s)) : undefined;
     if (!range || s.kind !== "static") return s;
     const q = paramsOf(range, s.scheme);
+    if (!isIntDType(q.dtype)) return s;
     const { min, max } = INT_DTYPES[q.dtype];
     const covered = { min: Math.fround((min - q.zeroPoint) * q.scale), max: Math.fround((max - q.zeroPoint) * q.scale) };
     return { ...s, scale: [q.scale], zeroPoint: [q.zeroPoint], range: covered };
   });
   return { ...bundle, plan: { ...bundle.plan, sites, calibrator: name } };
+}
+
+/** Constants with a new content, but for those that are stored as codes anyway. */
+export function withConstants(
+  bundle: PlanBundle,
+  model: Model,
+  changed: ReadonlyMap<string, Float32Array>,
+  coded: ReadonlySet<string>,
+  because: string,
+): PlanBundle {
+  const tensors = new Map(bundle.tensors);
+  const replacements = bundle.plan.replacements.filter((r) => !changed.has(r.value) || coded.has(r.value));
+  for (const [value, x] of changed) {
+    if (coded.has(value)) continue;
+    const name = `${value}.rescaled`;
+    tensors.set(name, floats(x, model.graph.values.get(value)!.data!.shape));
+    replacements.push({ value, tensor: { tensor: name }, because });
+  }
+  return swept({ ...bundle.plan, replacements }, tensors);
+}
+
+/** The activations of a plan alone: every weight in float. For choosing ranges apart from the rounding of weights. */
+export function activationsAlone(bundle: PlanBundle): PlanBundle {
+  return { ...bundle, plan: { ...bundle.plan, sites: bundle.plan.sites.filter((s) => s.kind !== "weight") } };
 }

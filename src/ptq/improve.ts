@@ -1,15 +1,20 @@
 import { autoCandidates } from "../calibrate/auto.ts";
+import { calibratorOf, collectStats, minmax } from "../calibrate/index.ts";
 import type { Stats } from "../calibrate/types.ts";
 import type { DataSet } from "../data/types.ts";
 import type { Report } from "../diagnostics.ts";
-import type { Model } from "../graph/ir.ts";
+import type { Model, Value } from "../graph/ir.ts";
+import { writeModel } from "../graph/onnx/index.ts";
 import type { ValueType } from "../graph/types.ts";
 import type { Target } from "../plan/target.ts";
-import type { PlanBundle, StepRecord } from "../plan/types.ts";
+import type { PlanBundle, Revert, StepRecord } from "../plan/types.ts";
+import { withOutputs } from "../runtime/expose.ts";
 import type { Runtime, SessionOptions } from "../runtime/types.ts";
-import { withRanges, withSolved } from "./amend.ts";
+import { activationsAlone, withConstants, withRanges, withSolved } from "./amend.ts";
 import { Judge, type Verdict } from "./judge.ts";
 import { layersOf } from "./layers.ts";
+import { equalize, findRescales, type Rescaling, smooth } from "./rescale.ts";
+import { rankReverts } from "./reverts.ts";
 import { LAMBDA, type Solved, type SolveOptions, solveLayer, solveSequentially } from "./sequential.ts";
 import { AdaRound } from "./solve/adaround.ts";
 import { SOLVE_BEST, SOLVE_DEFAULT } from "./solve/rows.ts";
@@ -40,7 +45,7 @@ export interface ImproveContext {
   /** Steps by name; default: those of the effort. For measuring what each is worth. */
   readonly steps?: readonly StepName[];
   readonly report?: Report;
-  readonly force?: boolean;
+  /** What each step measured, for benchmarks. */
   readonly trace?: (step: string, before: Verdict, after: Verdict) => void;
   readonly progress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
@@ -53,22 +58,28 @@ const MOST_SELECT = 128;
 const MEMORY = 64 * 2 ** 20;
 
 /** In order. Each starts from the best plan so far. */
-export const STEPS = ["ranges", "rounding", "rounding-symmetric", "bias", "learned"] as const;
+export const STEPS = ["ranges", "rounding", "ranges-behind", "rounding-symmetric", "bias", "equalize", "smooth", "learned"] as const;
 export type StepName = (typeof STEPS)[number];
 
 const EFFORT_STEPS: Readonly<Record<ImproveEffort, readonly StepName[]>> = {
   fast: [],
-  default: ["rounding", "rounding-symmetric"],
-  best: ["ranges", "rounding", "rounding-symmetric", "bias", "learned"],
+  default: ["ranges", "rounding", "rounding-symmetric"],
+  best: ["ranges", "rounding", "ranges-behind", "rounding-symmetric", "bias", "equalize", "smooth", "learned"],
 };
 
 /** What steps work on. */
 interface State {
   readonly ctx: ImproveContext;
+  /** The model that layers are taken from: the one given, or the same function with other scales inside. */
+  model: Model;
   readonly judge: Judge;
   readonly calibrate: readonly number[];
   readonly steps: StepRecord[];
   best: PlanBundle;
+  /** What the next walk starts from: the best plan, or one whose ranges are better with its weights aside. */
+  base: PlanBundle;
+  /** The solved layers in the best plan. */
+  solved: readonly Solved[];
   verdict: Verdict;
 }
 
@@ -92,17 +103,21 @@ export async function improvePlan(ctx: ImproveContext): Promise<PlanBundle> {
   try {
     const state: State = {
       ctx,
+      model: ctx.model,
       judge,
       calibrate,
       steps: [...ctx.bundle.plan.steps],
       best: ctx.bundle,
+      base: ctx.bundle,
+      solved: [],
       verdict: await judge.measure(ctx.bundle),
     };
     for (const name of wanted) {
       ctx.signal?.throwIfAborted();
       await RUN[name](state);
     }
-    return { ...state.best, plan: { ...state.best.plan, steps: state.steps } };
+    const reverts = ctx.effort === "best" && ctx.steps === undefined ? await revertsOf(state, select) : state.best.plan.reverts;
+    return { ...state.best, plan: { ...state.best.plan, steps: state.steps, reverts } };
   } finally {
     await judge.close();
   }
@@ -130,42 +145,80 @@ function thin(indices: readonly number[], most: number): readonly number[] {
   return n <= most ? indices : Array.from({ length: most }, (_, i) => indices[Math.floor((i * n) / most)]!);
 }
 
-/** Measures a candidate and keeps the better. */
-async function tryCandidate(
+/** Measures a plan with solved layers and keeps the better. `model`: what the layers were taken from. */
+async function trySolved(
   s: State,
   step: string,
   candidate: PlanBundle,
-  facts: Pick<StepRecord, "layers" | "detail"> = {},
-): Promise<boolean> {
+  solved: readonly Solved[],
+  detail?: string,
+  model = s.model,
+): Promise<void> {
+  if (solved.length === 0) return;
   const after = await s.judge.measure(candidate);
-  const kept = after.pooledDb > s.verdict.pooledDb || s.ctx.force === true;
-  if (s.ctx.trace) s.ctx.trace(step, s.verdict, after);
-  s.steps.push({ step, before: s.verdict.pooledDb, after: after.pooledDb, unit: "dB", kept, ...facts });
-  if (kept) {
-    s.best = candidate;
-    s.verdict = after;
-  }
-  return kept;
+  const kept = after.pooledDb > s.verdict.pooledDb;
+  s.ctx.trace?.(step, s.verdict, after);
+  s.steps.push({
+    step,
+    before: s.verdict.pooledDb,
+    after: after.pooledDb,
+    unit: "dB",
+    kept,
+    layers: solved.length,
+    ...(detail !== undefined && { detail }),
+  });
+  if (!kept) return;
+  s.best = candidate;
+  s.base = candidate;
+  s.model = model;
+  s.solved = solved;
+  s.verdict = after;
 }
+
+const ROUNDED = "rounded by output error";
 
 const CLOSED_FORM = { lambda: LAMBDA, asymmetric: true, correctBias: true, effort: SOLVE_DEFAULT } as const satisfies SolveOptions;
 const HARDER = { effort: SOLVE_BEST, light: false } as const;
 const LEARNING_STEPS = 1500;
-const solvedAlready = (s: State) => s.steps.some((t) => /^rounding|^ranges/.test(t.step) && t.kept);
+const solvedAlready = (s: State) => s.solved.length > 0;
+/** Fewer than 8 bits: the rounding of weights, not the ranges of activations, makes the error of the plan given. */
+const fewBits = (s: State) => layersOf(s.model, s.best).some((l) => /int[24]$/.test(l.site.scheme.dtype));
+
+/** The plan's ranges by each other calibrator, where that makes a difference. */
+function* otherRanges(s: State): Generator<{ readonly spec: string; readonly bundle: PlanBundle }> {
+  const { stats, model } = s.ctx;
+  if (!stats) return;
+  const start = s.best;
+  const outputs = new Set(model.graph.outputs.map((v) => v.name));
+  for (const { spec, calibrator } of autoCandidates()) {
+    if (spec === start.plan.calibrator) continue;
+    const bundle = withRanges(start, stats, calibrator, spec, outputs);
+    if (JSON.stringify(bundle.plan.sites) !== JSON.stringify(start.plan.sites)) yield { spec, bundle };
+  }
+}
 
 const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
-  // Ranges were calibrated for round-to-nearest weights; with the prefix repaired layer by layer another calibrator may be best.
+  // Behind 4-bit round-to-nearest weights a choice of ranges is a choice by chance: choose with the weights in float.
   ranges: async (s) => {
-    const { stats, model } = s.ctx;
-    if (!stats) return;
-    const start = s.best;
-    const outputs = new Set(model.graph.outputs.map((v) => v.name));
-    for (const { spec, calibrator } of autoCandidates()) {
-      if (spec === "entropy" || spec === start.plan.calibrator) continue;
-      const other = withRanges(start, stats, calibrator, spec, outputs);
-      if (JSON.stringify(other.plan.sites) === JSON.stringify(start.plan.sites)) continue;
-      const solved = await solve(s, other, CLOSED_FORM);
-      await tryCandidate(s, "ranges", withSolved(other, solved, "rounded by output error"), { layers: solved.length, detail: spec });
+    if (!fewBits(s) || solvedAlready(s)) return;
+    const start = (await s.judge.measure(activationsAlone(s.best))).pooledDb;
+    let most = start;
+    let chosen: { readonly spec: string; readonly bundle: PlanBundle } | undefined;
+    for (const c of otherRanges(s)) {
+      const { pooledDb } = await s.judge.measure(activationsAlone(c.bundle));
+      if (pooledDb <= most) continue;
+      most = pooledDb;
+      chosen = c;
+    }
+    if (!chosen) return;
+    s.steps.push({ step: "ranges", before: start, after: most, unit: "dB", kept: true, detail: `${chosen.spec}, weights in float` });
+    s.base = chosen.bundle;
+  },
+  // With the prefix repaired layer by layer another calibrator may be best than behind round-to-nearest weights.
+  "ranges-behind": async (s) => {
+    for (const { spec, bundle } of otherRanges(s)) {
+      const solved = await solve(s, s.model, bundle, CLOSED_FORM);
+      await trySolved(s, "ranges-behind", withSolved(bundle, solved, ROUNDED), solved, spec);
     }
   },
   rounding: (s) => solveStep(s, "rounding", { ...CLOSED_FORM, ...(s.ctx.effort === "best" && HARDER) }),
@@ -177,9 +230,11 @@ const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
   bias: async (s) => {
     if (!solvedAlready(s)) await solveStep(s, "bias", { ...CLOSED_FORM, asymmetric: false, keepCodes: true });
   },
+  equalize: (s) => rescaleStep(s, "equalize"),
+  smooth: (s) => rescaleStep(s, "smooth"),
   learned: async (s) => {
     // At 8 bits there is nothing to win: the loss of solved codes is far below that of the activations.
-    if (!layersOf(s.ctx.model, s.best).some((l) => /int[24]$/.test(l.site.scheme.dtype))) return;
+    if (!fewBits(s)) return;
     const engine = new AdaRound(s.ctx.runtime);
     try {
       await solveStep(s, "learned", { ...CLOSED_FORM, ...HARDER, learned: { engine, steps: LEARNING_STEPS } });
@@ -191,19 +246,95 @@ const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
 
 /** One walk over the layers of the best plan so far. */
 async function solveStep(s: State, step: string, options: SolveOptions): Promise<void> {
-  const solved = await solve(s, s.best, options);
-  if (solved.length === 0) return;
-  await tryCandidate(s, step, withSolved(s.best, solved, options.keepCodes ? "bias corrected" : "rounded by output error"), {
-    layers: solved.length,
-  });
+  const solved = await solve(s, s.model, s.base, options);
+  await trySolved(s, step, withSolved(s.base, solved, options.keepCodes ? "bias corrected" : ROUNDED), solved);
 }
 
-async function solve(s: State, bundle: PlanBundle, options: SolveOptions): Promise<Solved[]> {
+/** Strengths of smoothing that are tried. */
+const ALPHAS = [0.3, 0.5, 0.7];
+
+/**
+ * Channels in other units, then ranges and rounding of the changed network. Equalization is for weights with one scale a tensor: with one a
+ * channel it has nothing to win, and was seen to cost 10 dB.
+ */
+async function rescaleStep(s: State, step: "equalize" | "smooth"): Promise<void> {
+  const layers = layersOf(s.model, s.base);
+  const places = findRescales(s.model, layers).filter((r) => (r.from.kind === "layer") === (step === "equalize"));
+  if (places.length === 0) return;
+  if (step === "equalize") {
+    if (!layers.some((l) => l.site.scheme.granularity.kind === "tensor")) return;
+    return tryRescaled(s, step, equalize(s.model, places), `${places.length} pairs`);
+  }
+  const ranges = await channelRanges(
+    s,
+    places.map((r) => r.value),
+  );
+  for (const alpha of ALPHAS) await tryRescaled(s, step, smooth(s.model, places, ranges, alpha), `alpha ${alpha}, ${places.length} places`);
+}
+
+async function tryRescaled(s: State, step: string, rescaled: Rescaling, detail: string): Promise<void> {
   const { ctx } = s;
-  const layers = layersOf(ctx.model, bundle);
+  const { model, changed } = rescaled.finish();
+  const values = [...new Set(s.base.plan.sites.flatMap((x) => (x.kind === "static" ? [x.value] : [])))];
+  let bundle = s.base;
+  if (values.length > 0) {
+    const stats = await collectStats({
+      model,
+      values,
+      data: ctx.data,
+      indices: s.calibrate,
+      runtime: ctx.runtime,
+      ...(ctx.session && { session: ctx.session }),
+    });
+    const spec = s.base.plan.calibrator ?? "minmax";
+    const outputs = new Set(model.graph.outputs.map((v) => v.name));
+    bundle = withRanges(s.base, stats, calibratorOf(spec) ?? minmax, spec, outputs);
+  }
+  const solved = await solve(s, model, bundle, CLOSED_FORM);
+  const weights = new Set(solved.map((x) => x.layer.weight.value.name));
+  await trySolved(s, step, withSolved(withConstants(bundle, model, changed, weights, step), solved, ROUNDED), solved, detail, model);
+}
+
+/** max|x| of each channel of the last axis, over the calibration samples. */
+async function channelRanges(s: State, values: readonly Value[]): Promise<Map<Value, Float64Array>> {
+  const { ctx } = s;
+  const session = await ctx.runtime.open(
+    writeModel(
+      withOutputs(
+        s.model,
+        values.map((v) => v.name),
+      ),
+    ),
+    { ...ctx.session, label: "channel ranges" },
+  );
+  const out = new Map<Value, Float64Array>();
+  try {
+    for (const i of s.calibrate) {
+      const got = await session.run(
+        (await ctx.data.sample(i)).feeds,
+        values.map((v) => v.name),
+      );
+      for (const v of values) {
+        const t = got[v.name]!;
+        const c = t.dims.at(-1)!;
+        const most = out.get(v) ?? new Float64Array(c);
+        out.set(v, most);
+        const x = t.data as Float32Array;
+        for (let p = 0; p < x.length; p++) most[p % c] = Math.max(most[p % c]!, Math.abs(x[p]!));
+      }
+    }
+  } finally {
+    await session.release();
+  }
+  return out;
+}
+
+async function solve(s: State, model: Model, bundle: PlanBundle, options: SolveOptions): Promise<Solved[]> {
+  const { ctx } = s;
+  const layers = layersOf(model, bundle);
   if (layers.length === 0) return [];
   return solveSequentially({
-    streams: new Streams(ctx.model, bundle, ctx.types),
+    streams: new Streams(model, bundle, ctx.types),
     runtime: ctx.runtime,
     layers,
     indices: s.calibrate,
@@ -212,6 +343,21 @@ async function solve(s: State, bundle: PlanBundle, options: SolveOptions): Promi
     seed: ctx.seed ?? 0,
     solve: (layer, grams, halves) => solveLayer(layer, grams, halves, options),
     ...(ctx.progress && { progress: ctx.progress }),
+    ...(ctx.signal && { signal: ctx.signal }),
+  });
+}
+
+async function revertsOf(s: State, select: readonly number[]): Promise<readonly Revert[]> {
+  const { ctx } = s;
+  return rankReverts({
+    model: s.model,
+    bundle: s.best,
+    layers: layersOf(s.model, s.best),
+    targets: new Map(s.solved.map((x) => [x.layer.site.value, { weight: x.target, bias: x.targetBias }])),
+    runtime: ctx.runtime,
+    indices: select,
+    load: async (i) => (await ctx.data.sample(i)).feeds,
+    ...(ctx.types && { types: ctx.types }),
     ...(ctx.signal && { signal: ctx.signal }),
   });
 }

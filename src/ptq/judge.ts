@@ -93,7 +93,7 @@ export class Judge {
 const SATURATING = new Set(["Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Identity"]);
 
 /** The outputs of a model, or what goes into a saturating function that makes one. */
-function judgedValues(model: Model): Value[] {
+export function judgedValues(model: Model): Value[] {
   return model.graph.outputs.map((out) => {
     let v = out;
     while (v.producer && v.producer.domain === "" && SATURATING.has(v.producer.op)) {

@@ -41,6 +41,9 @@ export interface Solved {
   /** The dequantized weight, in the operand's layout. */
   readonly weight: Float32Array;
   readonly bias: Float32Array | undefined;
+  /** The continuous target in the operand's layout, and the bias that goes with it: what more bits would come close to. */
+  readonly target: Float32Array;
+  readonly targetBias: Float32Array | undefined;
   /** Loss over the energy of the float layer's (centred) output: before is round-to-nearest of the plan. */
   readonly error: number;
 }
@@ -271,11 +274,13 @@ export async function solveLayer(layer: Layer, grams: readonly Gram[], halves: H
   const solutions = o.keepCodes ? storedRows(layer, targets) : solveGroups(targets, grid, light ? SOLVE_LIGHT : o.effort);
   if (o.learned && !o.keepCodes && !light) await learn(targets, solutions, grid, o.learned);
   const weight = new Float32Array(groups * rows * k);
+  const target = new Float32Array(weight.length);
   const codes = new Int32Array(weight.length);
   const nb = Math.ceil(k / grid.block);
   const scales = new Float32Array(groups * rows * nb);
   const zeros = new Int32Array(scales.length);
   const bias = o.correctBias && layer.bias ? Float32Array.from(layer.bias.data) : undefined;
+  const targetBias = bias && Float32Array.from(bias);
   let error = 0;
   let energy = 0;
   const e = new Float64Array(k);
@@ -292,20 +297,21 @@ export async function solveLayer(layer: Layer, grams: readonly Gram[], halves: H
         codes[at] = s.codes[m * k + i]! + s.zeros[b]!;
         const x = Math.fround(s.codes[m * k + i]! * s.scales[b]!);
         weight[at] = x;
+        target[at] = targets[g]!.w[m * k + i]!;
         what[m * k + i] = x;
       }
-    if (bias)
-      bias.set(
-        correctedBias(Float64Array.from(bias.subarray(g * rows, (g + 1) * rows)), w[g]!, gram.mean, what, gram.meanHat, rows, k),
-        g * rows,
-      );
+    if (bias && targetBias) {
+      const own = Float64Array.from(bias.subarray(g * rows, (g + 1) * rows));
+      bias.set(correctedBias(own, w[g]!, gram.mean, what, gram.meanHat, rows, k), g * rows);
+      targetBias.set(correctedBias(own, w[g]!, gram.mean, targets[g]!.w, gram.meanHat, rows, k), g * rows);
+    }
     for (let m = 0; m < rows; m++) {
       error += s.loss[m]!;
       for (let i = 0; i < k; i++) e[i] = w[g]![m * k + i]!;
       energy += quadratic(gram.h, k, e);
     }
   }
-  return { layer, codes, scales, zeros, weight, bias, error: energy > 0 ? error / energy : 0 };
+  return { layer, codes, scales, zeros, weight, bias, target, targetBias, error: energy > 0 ? error / energy : 0 };
 }
 
 /** Multiplications of one step of learned rounding at most: beyond, a layer would take minutes. */

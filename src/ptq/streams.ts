@@ -58,6 +58,7 @@ export class Streams {
   readonly #constants = new Map<Value, TensorData>();
   readonly #tensors = new Map<string, TensorData>();
 
+  readonly #float = new Map<Node, readonly number[]>();
   readonly #types: ReadonlyMap<string, ValueType> | undefined;
 
   /** `types`: of the prepared graph's values by path; without them values of unknown type are kept as they are. */
@@ -97,6 +98,11 @@ export class Streams {
   /** The content of a constant in the quantized stream from now on (its value must differ already: a bias of a quantized layer does). */
   setConstant(value: Value, data: TensorData): void {
     this.#constants.set(value, data);
+  }
+
+  /** No Q/DQ in front of this input any more. */
+  leaveFloat(node: Node, input: number): void {
+    this.#float.set(node, [...(this.#float.get(node) ?? []), input]);
   }
 
   /** The name of a value of a stream in segments and frontiers. */
@@ -151,7 +157,7 @@ export class Streams {
   }
   /** @internal */
   siteAt(v: Value, n: Node, input: number): Site | undefined {
-    return this.#index.at(v, n, input);
+    return this.#float.get(n)?.includes(input) ? undefined : this.#index.at(v, n, input);
   }
   /** @internal */
   insertionAt(v: Value, n: Node, input: number): Insertion | undefined {

@@ -31,6 +31,7 @@ export function granularityOf(ctx: Context, use: WeightUse): Granularity {
     const size = blockSize(want.blockSize ?? 32, row, weight.constant.shape[axis]!);
     if (size !== undefined) return { kind: "block", axis, size };
   }
+  if (want?.per === "tensor" && row.per.includes("tensor")) return { kind: "tensor" };
   if (weight.channel === undefined || !row.per.includes("channel") || !matrix || (product && weight.input === 0)) return { kind: "tensor" };
   return { kind: "channel", axis: weight.channel };
 }
