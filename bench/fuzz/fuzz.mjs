@@ -78,10 +78,22 @@ function run(file, first, end, note) {
         current = m.end + 1;
       } else if (m.left.length > 0) note(current, `LEFT ${m.left.join(" ")}`);
     });
-    child.on("exit", (code, signal) => {
+    // A message may come in after the exit: the end is when both have been.
+    let status;
+    let open = true;
+    const finish = () => {
+      if (status === undefined || open) return;
       clearTimeout(timer);
-      if (running) note(current, `DIED exit ${code} signal ${signal}`);
+      if (running) note(current, `DIED exit ${status.code} signal ${status.signal}`);
       resolve(running || current < end ? current + 1 : end);
+    };
+    child.on("exit", (code, signal) => {
+      status = { code, signal };
+      finish();
+    });
+    child.on("disconnect", () => {
+      open = false;
+      finish();
     });
   });
 }

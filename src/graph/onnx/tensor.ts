@@ -311,6 +311,9 @@ function readTyped(w: Wire, field: number, width: number, byteLength: number): U
   return out;
 }
 
+/** External tensors up to this size are kept once read; larger ones are read from the file each time. */
+const KEPT = 1 << 16;
+
 function external(
   w: Wire,
   entries: readonly Entry[],
@@ -352,15 +355,9 @@ function external(
       detail: `bytes ${offset} to ${offset + length} are wanted, the file has ${source.size}`,
     });
   ctx.external.push({ tensor, ref });
-  // Weakly cached: repeated reads are free while someone holds the bytes, and nothing stays when nobody does.
-  let cache: WeakRef<Uint8Array> | undefined;
-  const bytes = () => {
-    const held = cache?.deref();
-    if (held !== undefined) return held;
-    const b = source.read(offset, length);
-    cache = new WeakRef(b);
-    return b;
-  };
+  // Not kept: a pass over a model beyond memory must be able to let go of each tensor. (A WeakRef would hold it to the end of the job.)
+  if (length > KEPT) return { external: ref, bytes: () => source.read(offset, length) };
+  const bytes = lazy(() => source.read(offset, length));
   return { external: ref, bytes };
 }
 
