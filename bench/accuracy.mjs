@@ -4,7 +4,6 @@
 //   node bench/accuracy.mjs MODEL.onnx CALIB.npy OUT.onnx [--recipe w4a8] [--target portable] [--effort best] [--steps a,b] [--calibrator auto] …
 
 import { resolve } from "node:path";
-import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
 const dist = new URL("../dist/", import.meta.url);
@@ -155,4 +154,3 @@ const line = {
 };
 console.log(JSON.stringify(line));
 await runtime.close();
-void pathToFileURL;
