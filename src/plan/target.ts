@@ -30,8 +30,10 @@ export interface WeightRow {
 
 /** Where the quantized kernel loses against the float one, as measured. */
 export interface SlowForm {
-  /** Products with fewer input channels a group (groups of one input channel aside). */
+  /** Products with fewer input channels a group (groups of one input channel aside) … */
   readonly inputChannelsBelow?: number;
+  /** … and sums shorter than this: with longer ones the product outweighs gathering its input. */
+  readonly sumsBelow?: number;
   /** Groups of one input channel, their number no multiple of this, behind a float value: staying float saves a conversion. */
   readonly depthwiseMultipleOf?: number;
   readonly source: string;

@@ -122,7 +122,9 @@ function slowForm(ctx: Context, node: Node, weight: ComputeNode["weight"], sofar
   if (!slow || weight.input !== 1) return undefined;
   const shape = weight.constant.shape;
   const perGroup = shape[1]!;
-  if (weight.groups === 1 && slow.inputChannelsBelow !== undefined && perGroup < slow.inputChannelsBelow)
+  const sums = weight.reduce.reduce((n, a) => n * shape[a]!, 1);
+  const short = sums < (slow.sumsBelow ?? Number.POSITIVE_INFINITY);
+  if (weight.groups === 1 && slow.inputChannelsBelow !== undefined && perGroup < slow.inputChannelsBelow && short)
     return `${perGroup} input channels: its 8-bit kernel is slower than the float one`;
   if (weight.groups === 1 || perGroup !== 1 || slow.depthwiseMultipleOf === undefined || shape[0]! % slow.depthwiseMultipleOf === 0)
     return undefined;

@@ -103,6 +103,7 @@ describe("tensorrt", () => {
     ["TRT11", { op: "MatMul" }, "tensorrt@11:sm75"],
     ["TRT12", { act: "float8e4m3fn" }],
     ["TRT12", { weight: "int4" }],
+    ["TRT12", { op: "MatMul", weight: "int4", scale: [0.1], axis: 1 }],
     ["TRT12", { op: "Gemm", transB: 1, weight: "int4", blocks: 2 }],
     ["TRT13", { opset: 19 }, "tensorrt@8.6"],
     ["TRT14", { opset: 17, kernelShape: false }, "tensorrt@8.6"],

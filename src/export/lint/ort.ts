@@ -211,7 +211,13 @@ export const ORT_RULES: readonly LintRule[] = [
         const shape = slow && n.domain === "" ? shapeOf(n.inputs[1]) : undefined;
         const groups = intAttr(n, "group", 1);
         if (!slow || !shape || !operandOf(n.inputs[0], opset(model))) continue;
-        if (groups === 1 && slow.inputChannelsBelow !== undefined && shape[1] !== undefined && shape[1] < slow.inputChannelsBelow)
+        if (
+          groups === 1 &&
+          slow.inputChannelsBelow !== undefined &&
+          shape[1] !== undefined &&
+          shape[1] < slow.inputChannelsBelow &&
+          shape.slice(1).reduce<number>((a, b) => a * (b ?? 1), 1) < (slow.sumsBelow ?? Number.POSITIVE_INFINITY)
+        )
           yield { at: n, text: `${shape[1]} input channels` };
         else if (groups > 1 && shape[1] === 1 && slow.depthwiseMultipleOf !== undefined && (shape[0] ?? 0) % slow.depthwiseMultipleOf !== 0)
           yield { at: n, text: `${shape[0]} channels, depthwise` };

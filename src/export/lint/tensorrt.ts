@@ -269,11 +269,26 @@ export const TENSORRT_RULES: readonly LintRule[] = [
           x.grain.kind === "tensor" && (w.grain.kind === "tensor" || (w.grain.kind === "channel" && w.grain.axis === outputAxis(node)));
         const float8 = x.dtype === "float8e4m3fn" || w.dtype === "float8e4m3fn";
         const pair = `a weight of ${w.dtype} and an activation of ${x.dtype}`;
-        if (node.op === "ConvTranspose") continue;
-        if (w.dtype === "int4" && w.grain.kind === "block") {
+        if (node.op === "ConvTranspose") {
+          if (w.grain.kind === "tensor" && x.grain.kind === "tensor") yield { at: node, text: pair };
+        } else if (w.dtype === "int4" && w.grain.kind === "block") {
           if (x.dtype === "float8e4m3fn" || (node.op === "Gemm" && intAttr(node, "transB", 0) === 1))
             yield { at: node, text: `${pair}, in blocks` };
-        } else if (fuses && (float8 || !isMatrixProduct(node))) yield { at: node, text: pair };
+        } else if (fuses && (float8 || !isMatrixProduct(node) || w.grain.kind === "tensor")) yield { at: node, text: pair };
+      }
+    },
+  }),
+  rule({
+    id: "TRT17",
+    kind: "reject",
+    title: "float8 codes are not requantized to int8",
+    remedy: "Quantize from the floats, once.",
+    source: `${BUILDER}: "Mismatched type for tensor .., i8 vs. expected type:f8"`,
+    *check(model) {
+      for (const n of quantizers(model)) {
+        if (!isQuantize(n) || builtType(codeType(n) ?? "int8") !== "int8") continue;
+        const from = operandOf(n.inputs[0], opset(model));
+        if (from?.dtype === "float8e4m3fn" && from.constant) yield { at: n, text: "a weight of float8e4m3fn" };
       }
     },
   }),

@@ -34,9 +34,10 @@ export const ORT_CPU: Target = {
       weight: [INT8, INT8_ONLY],
       slow: {
         inputChannelsBelow: 4,
+        sumsBelow: 100,
         depthwiseMultipleOf: 16,
         source:
-          "measured, onnxruntime 1.30 with AVX512-VNNI, one thread, kernel time int8 / float: 3x3 Conv with 1, 3, 4, 8 and 16 input channels 6.9, 2.6-3.1, 1.4, 0.72, 0.60; depthwise 3x3 with 8, 12, 24 and 40 channels 3.4, 8.3, 4.2, 2.4, with 32, 48, 64, 128 1.25-1.36",
+          "measured, onnxruntime 1.30 with AVX512-VNNI, one thread, kernel time int8 / float: 3x3 Conv with 1, 3, 4, 8 and 16 input channels 6.9, 2.6-3.1, 1.4, 0.72, 0.60; 3 channels with kernels of 5x5, 7x7, 11x11 2.4, 0.88, 0.50, 1 channel with 256 0.47; depthwise 3x3 with 8, 12, 24 and 40 channels 3.4, 8.3, 4.2, 2.4, with 32, 48, 64, 128 1.25-1.36",
       },
       source: `${SELECTORS}: QLinearConv needs a Q on the output`,
     },
