@@ -1,4 +1,4 @@
-import { error, list, plural, type Section, warning } from "./format.ts";
+import { error, info, list, plural, type Section, warning } from "./format.ts";
 
 const meant = (nearest: string | undefined, known: readonly string[]): string =>
   nearest !== undefined ? `Did you mean "${nearest}"?` : known.length > 0 ? `Known: ${known.join(", ")}.` : "There is none to choose.";
@@ -39,6 +39,11 @@ export const PLAN = {
       `An 8-bit range over "${f.value}" would leave ${f.bulkDb.toFixed(1)} dB of all but its largest values: ${list(f.nodes)} stay float`,
       "Rare values are far larger than the rest. See `qc stats show`.",
     ),
+  "plan/suspect-float": (f: { readonly value: string; readonly db: number; readonly gainDb: number; readonly nodes: readonly string[] }) =>
+    warning(
+      `8-bit codes of "${f.value}" keep ${f.db.toFixed(1)} dB of it: ${list(f.nodes)} stay float, which takes ${f.gainDb.toFixed(1)} dB of noise off the outputs`,
+      "Look at the value with `qc stats show`; other schemes for the node may do better.",
+    ),
   "plan/malformed": (f: { readonly file: string; readonly at: string; readonly detail: string }) =>
     error(
       `${f.file} is not a plan: ${f.at}: ${f.detail}`,
@@ -60,4 +65,11 @@ export const PLAN = {
     ),
   "plan/wrong-target": (f: { readonly want: string; readonly got: string }) =>
     error(`The plan is for target "${f.want}", not for "${f.got}"`, "Plan again for this target; the statistics can be used again."),
+  "plan/not-improved": (f: { readonly why: string }) =>
+    info(`The plan stays as calibrated: ${f.why}`, "Give a set of independent samples with some for selection, or use --effort fast."),
+  "plan/not-solved": (f: { readonly weights: readonly string[]; readonly why: string }) =>
+    info(
+      `${plural(f.weights.length, "weight")} ${f.weights.length === 1 ? "is" : "are"} rounded to nearest: ${list(f.weights)}: ${f.why}`,
+      "Nothing is wrong; other layers are rounded by output error.",
+    ),
 } as const satisfies Section;

@@ -5,6 +5,7 @@ import type { DataSet } from "../data/types.ts";
 import type { Report } from "../diagnostics.ts";
 import type { Model, Value } from "../graph/ir.ts";
 import { writeModel } from "../graph/onnx/index.ts";
+import { traitOf } from "../graph/ops/index.ts";
 import type { ValueType } from "../graph/types.ts";
 import type { Target } from "../plan/target.ts";
 import type { PlanBundle, Revert, StepRecord } from "../plan/types.ts";
@@ -58,13 +59,23 @@ const MOST_SELECT = 128;
 const MEMORY = 64 * 2 ** 20;
 
 /** In order. Each starts from the best plan so far. */
-export const STEPS = ["ranges", "rounding", "ranges-behind", "rounding-symmetric", "bias", "equalize", "smooth", "learned"] as const;
+export const STEPS = [
+  "ranges",
+  "rounding",
+  "variants",
+  "ranges-behind",
+  "rounding-symmetric",
+  "bias",
+  "equalize",
+  "smooth",
+  "learned",
+] as const;
 export type StepName = (typeof STEPS)[number];
 
 const EFFORT_STEPS: Readonly<Record<ImproveEffort, readonly StepName[]>> = {
   fast: [],
   default: ["ranges", "rounding", "rounding-symmetric"],
-  best: ["ranges", "rounding", "ranges-behind", "rounding-symmetric", "bias", "equalize", "smooth", "learned"],
+  best: ["ranges", "rounding", "variants", "ranges-behind", "rounding-symmetric", "bias", "equalize", "smooth", "learned"],
 };
 
 /** What steps work on. */
@@ -90,7 +101,18 @@ interface State {
 export async function improvePlan(ctx: ImproveContext): Promise<PlanBundle> {
   const wanted = ctx.steps ?? EFFORT_STEPS[ctx.effort];
   const { calibrate, select } = samplesOf(ctx);
-  if (wanted.length === 0 || calibrate.length === 0 || select.length === 0) return ctx.bundle;
+  if (wanted.length === 0) return ctx.bundle;
+  const why =
+    ctx.session?.state !== undefined
+      ? "the set is one sequence, whose samples cannot be taken apart"
+      : calibrate.length === 0 || select.length === 0
+        ? "there are no samples to decide with"
+        : undefined;
+  if (why !== undefined) {
+    ctx.report?.({ code: "plan/not-improved", why });
+    return ctx.bundle;
+  }
+  reportUnsolved(ctx);
   const judge = new Judge({
     model: ctx.model,
     target: ctx.target,
@@ -121,6 +143,22 @@ export async function improvePlan(ctx: ImproveContext): Promise<PlanBundle> {
   } finally {
     await judge.close();
   }
+}
+
+function reportUnsolved(ctx: ImproveContext): void {
+  const solved = new Set(layersOf(ctx.model, ctx.bundle).map((l) => l.site.value));
+  const products = new Set(
+    ctx.model.graph.nodes.flatMap((n) => (traitOf(n) === "compute" ? n.inputs.flatMap((v) => (v ? [v.name] : [])) : [])),
+  );
+  const rest = ctx.bundle.plan.sites.flatMap((s) =>
+    s.kind === "weight" && products.has(s.value) && !solved.has(s.value) ? [s.value] : [],
+  );
+  if (rest.length > 0)
+    ctx.report?.({
+      code: "plan/not-solved",
+      weights: [...new Set(rest)],
+      why: "several nodes share them, or their operator's statistics are not taken",
+    });
 }
 
 /** Statistics and decisions from different samples. */
@@ -180,6 +218,11 @@ const ROUNDED = "rounded by output error";
 const CLOSED_FORM = { lambda: LAMBDA, asymmetric: true, correctBias: true, effort: SOLVE_DEFAULT } as const satisfies SolveOptions;
 const HARDER = { effort: SOLVE_BEST, light: false } as const;
 const LEARNING_STEPS = 1500;
+const VARIANTS = [
+  [0.03, 0],
+  [0.003, 0],
+  [LAMBDA, 1],
+] as const;
 const solvedAlready = (s: State) => s.solved.length > 0;
 /** Fewer than 8 bits: the rounding of weights, not the ranges of activations, makes the error of the plan given. */
 const fewBits = (s: State) => layersOf(s.model, s.best).some((l) => /int[24]$/.test(l.site.scheme.dtype));
@@ -213,6 +256,15 @@ const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
     if (!chosen) return;
     s.steps.push({ step: "ranges", before: start, after: most, unit: "dB", kept: true, detail: `${chosen.spec}, weights in float` });
     s.base = chosen.bundle;
+  },
+  // Other dampings, other positions of the samples: each is a fair draw, and the network's output tells which came out best.
+  variants: async (s) => {
+    if (!fewBits(s) || !solvedAlready(s)) return;
+    const seed = s.ctx.seed ?? 0;
+    for (const [lambda, draw] of VARIANTS) {
+      const solved = await solve(s, s.model, s.base, { ...CLOSED_FORM, ...HARDER, lambda }, seed + draw);
+      await trySolved(s, "variants", withSolved(s.base, solved, ROUNDED), solved, `damping ${lambda}, draw ${draw}`);
+    }
   },
   // With the prefix repaired layer by layer another calibrator may be best than behind round-to-nearest weights.
   "ranges-behind": async (s) => {
@@ -329,7 +381,7 @@ async function channelRanges(s: State, values: readonly Value[]): Promise<Map<Va
   return out;
 }
 
-async function solve(s: State, model: Model, bundle: PlanBundle, options: SolveOptions): Promise<Solved[]> {
+async function solve(s: State, model: Model, bundle: PlanBundle, options: SolveOptions, seed = s.ctx.seed ?? 0): Promise<Solved[]> {
   const { ctx } = s;
   const layers = layersOf(model, bundle);
   if (layers.length === 0) return [];
@@ -340,7 +392,7 @@ async function solve(s: State, model: Model, bundle: PlanBundle, options: SolveO
     indices: s.calibrate,
     load: async (i) => (await ctx.data.sample(i)).feeds,
     memoryBytes: ctx.memoryBytes ?? MEMORY,
-    seed: ctx.seed ?? 0,
+    seed,
     solve: (layer, grams, halves) => solveLayer(layer, grams, halves, options),
     ...(ctx.progress && { progress: ctx.progress }),
     ...(ctx.signal && { signal: ctx.signal }),
