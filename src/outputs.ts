@@ -3,8 +3,8 @@ import type { Model } from "./graph/ir.ts";
 import { saveModel } from "./graph/onnx/index.ts";
 import { writeAtomic } from "./io/atomic.ts";
 import { isSameFile, unwritableReason } from "./io/writable.ts";
-import { writePlan } from "./plan/io.ts";
 import type { PlanBundle } from "./plan/types.ts";
+import { writePlan } from "./plan/write.ts";
 import type { VerifyReport } from "./verify/index.ts";
 
 /** The files of one run. */

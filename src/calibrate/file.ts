@@ -1,5 +1,6 @@
 import { QcError } from "../diagnostics.ts";
 import { writeAtomic } from "../io/atomic.ts";
+import { sha256 } from "../io/hash.ts";
 import { LIMITS } from "../io/limits.ts";
 import { type Npz, openNpz, writeNpz } from "../io/npz.ts";
 import { type ByteSource, fileSource } from "../io/source.ts";
@@ -29,8 +30,13 @@ export function writeStats(stats: Stats, path: string): void {
   writeAtomic(path, encodeStats(stats));
 }
 
+/** A hash of everything that a stats file says; nothing is packed for it. */
+export function hashStats(stats: Stats): string {
+  return sha256(encodeStats(stats, false));
+}
+
 /** Equal stats give equal bytes. */
-export function encodeStats(stats: Stats): Uint8Array[] {
+export function encodeStats(stats: Stats, deflate = true): Uint8Array[] {
   const values = [...stats.values.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   const manifest: Manifest = {
     schema: stats.schema,
@@ -57,7 +63,7 @@ export function encodeStats(stats: Stats): Uint8Array[] {
       ["first", f64(Float64Array.from(values, (v) => v.hist?.first ?? 0))],
       ["counts", f64(counts)],
     ],
-    { deflate: true, files: [{ name: MANIFEST, bytes: new TextEncoder().encode(`${JSON.stringify(manifest, null, 1)}\n`) }] },
+    { deflate, files: [{ name: MANIFEST, bytes: new TextEncoder().encode(`${JSON.stringify(manifest, null, 1)}\n`) }] },
   );
 }
 

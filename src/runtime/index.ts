@@ -17,6 +17,9 @@ export interface NodeRuntime extends Runtime {
   openPool(model: string | Uint8Array, options?: SessionOptions, n?: number): Promise<readonly Session[]>;
 }
 
+/** The young heap of a worker: tensors lie outside it, and the default of 48 MB would be filled before anything is collected. */
+const YOUNG_MB = 2;
+
 /** Samples that may wait in the worker while one runs: enough to hide loading, small enough to keep memory flat. */
 const FOLD_QUEUE = 3;
 
@@ -54,7 +57,11 @@ class Link {
     this.#words[BUSY] = 1; // until it has loaded the engine
     const file = new URL(compiledUrl(import.meta.url).replace(/index\.js$/, "worker.js"));
     // Flags of the main program (--input-type, --inspect, loaders of a test runner) are not for it.
-    this.#worker = new Worker(file, { workerData: this.#words.buffer, execArgv: [] });
+    this.#worker = new Worker(file, {
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+      workerData: this.#words.buffer,
+      execArgv: [],
+    });
     this.#worker.unref(); // an idle engine does not keep the process alive; see `send`
     this.#worker.on("message", (r: Response) => this.#settle(r));
     this.#worker.on("error", (e) => this.#ended(e.message, e));

@@ -24,17 +24,13 @@ function readersFolder(): { cwd: string; env: NodeJS.ProcessEnv } {
 
 /** Sixty digits with one row each, made by the set's own generator. */
 async function writeSamples(cwd: string): Promise<void> {
-  const { digit } = (await import(join(root, "calibration-sets/digits/digits.mjs"))) as {
-    digit: (seed: number, index: number) => Uint8Array;
+  const set = (await import(join(root, "calibration-sets/digits/digits.mjs"))) as {
+    digit: (seed: number, index: number) => { pixels: Uint8Array };
   };
   const { writeNpz } = await import("../../src/io/npz.ts");
   const n = 60;
   const x = new Float32Array(n * 784);
-  for (let i = 0; i < n; i++)
-    x.set(
-      Float32Array.from(digit(5, i), (v) => v / 255),
-      i * 784,
-    );
+  for (let i = 0; i < n; i++) for (const [k, v] of set.digit(5, i).pixels.entries()) x[i * 784 + k] = v / 255;
   writeFileSync(join(cwd, "samples.npz"), Buffer.concat(writeNpz([["input", { dtype: "float32", shape: [n, 1, 28, 28], data: x }]])));
 }
 
