@@ -12,6 +12,12 @@ const MOST_SELECTION = 256;
  */
 const CLOSE_DB = 0.7;
 
+/** From here on the samples can overrule the fallback, when they agree among themselves. */
+export const LEAST_PAIRED = 8;
+const MOST_PAIRED = 32;
+/** Standard errors of a paired difference: three in a row of normal luck is 1 in 700. */
+const SURE = 3;
+
 export interface AutoCandidate {
   /** As on the command line: `percentile=99.99`. */
   readonly spec: string;
@@ -57,7 +63,11 @@ export function splitForAuto(calibrate: readonly number[], select: readonly numb
   const side = (index: number, at: number): number => (sequences === undefined ? at : sequences[index]!) % 2;
   const odd = calibrate.filter((index, i) => side(index, i) === 1);
   const even = calibrate.filter((index, i) => side(index, i) === 0);
-  if (Math.min(odd.length, even.length) + select.length < LEAST_SELECTION) return { folds: [], confirm: [] };
+  const half = Math.min(odd.length, even.length);
+  if (half < LEAST_PAIRED / 2 || half + select.length < LEAST_PAIRED) return { folds: [], confirm: [] };
+  // Few samples may be large ones (windows of text, whole images): one fold answers the paired question at half the cost.
+  if (half + select.length < LEAST_SELECTION)
+    return { folds: [{ ranges: even, select: [...select, ...odd].slice(0, MOST_PAIRED) }], confirm: [] };
   return {
     folds: [
       { ranges: even, select: few([...select, ...odd]) },
@@ -93,12 +103,15 @@ export async function chooseAuto(o: {
   readonly samples: number;
   readonly candidates?: readonly AutoCandidate[];
   evaluate(candidates: readonly AutoCandidate[]): Promise<readonly number[]>;
+  /** The same by candidate and sample, for few samples. */
+  each?(candidates: readonly AutoCandidate[]): Promise<readonly (readonly number[])[]>;
   confirm?(candidates: readonly AutoCandidate[]): Promise<readonly number[]>;
 }): Promise<AutoChoice> {
   const candidates = o.candidates ?? autoCandidates();
   if (o.samples < LEAST_SELECTION) {
     const because = `${o.samples} samples cannot choose, ${LEAST_SELECTION} could`;
-    return { chosen: FALLBACK, sqnrDb: new Map(), samples: o.samples, because };
+    const none = { chosen: FALLBACK, sqnrDb: new Map<string, number>(), samples: o.samples, because };
+    return o.each === undefined || o.samples < LEAST_PAIRED ? none : (paired(candidates, await o.each(candidates), o.samples) ?? none);
   }
   const db = toDb(await o.evaluate(candidates));
   const sqnrDb = new Map(candidates.map((c, i) => [c.spec, db[i]!]));
@@ -113,6 +126,26 @@ export async function chooseAuto(o: {
   const because = `${close.map((c) => c.spec).join(", ")} are within ${CLOSE_DB} dB on ${o.samples} samples that set no range; of their final ranges its err least`;
   return { chosen, sqnrDb, samples: o.samples, because };
 }
+
+/**
+ * With few samples the means say little, but a method that is better sample by sample is better: it takes the place of the fallback when
+ * the mean d of the paired differences in dB is at least CLOSE_DB and SURE standard errors (s / sqrt(n)) above zero.
+ */
+function paired(candidates: readonly AutoCandidate[], errors: readonly (readonly number[])[], samples: number): AutoChoice | undefined {
+  const db = errors.map((e) => toDb(e).map((x) => Math.min(x, MOST_DB)));
+  const mean = (x: readonly number[]) => x.reduce((a, b) => a + b, 0) / x.length;
+  const base = db[candidates.findIndex((c) => c.spec === FALLBACK.spec)];
+  if (base === undefined || base.length < LEAST_PAIRED) return undefined;
+  const best = db.map(mean).reduce((at, x, i, all) => (x > all[at]! ? i : at), 0);
+  const d = db[best]!.map((x, i) => x - base[i]!);
+  const m = mean(d);
+  const se = Math.sqrt(d.reduce((a, x) => a + (x - m) ** 2, 0) / (d.length - 1) / d.length);
+  if (!(m >= CLOSE_DB && m >= SURE * se)) return undefined;
+  const because = `${m.toFixed(1)} ± ${se.toFixed(1)} dB better at the outputs than ${FALLBACK.spec}, sample by sample (${d.length} pairs)`;
+  return { chosen: candidates[best]!, sqnrDb: new Map(candidates.map((c, i) => [c.spec, mean(db[i]!)])), samples, because };
+}
+/** An exact output counts as this many dB: float32 has no more. */
+const MOST_DB = 150;
 
 function toDb(ratios: readonly number[]): number[] {
   return ratios.map((r) => (Number.isNaN(r) ? -Infinity : -10 * Math.log10(r)));

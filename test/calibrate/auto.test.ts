@@ -33,13 +33,39 @@ describe("splitForAuto", () => {
     }
   });
   test("too few samples cannot choose", () => {
-    expect(splitForAuto(range(127)).folds).toEqual([]);
+    expect(splitForAuto(range(15)).folds).toEqual([]);
     expect(splitForAuto([], range(20)).folds).toEqual([]);
+    expect(splitForAuto(range(16)).folds.map((f) => f.select.length)).toEqual([8]);
   });
   test("sequences stay whole", () => {
     const sequences = range(600).map((i) => Math.floor(i / 7));
     const { folds } = splitForAuto(range(600), [], sequences);
     for (const f of folds) expect(new Set(f.ranges.map((i) => sequences[i]! % 2)).size).toBe(1);
+  });
+});
+
+describe("chooseAuto with few samples", () => {
+  const specs = autoCandidates().map((c) => c.spec);
+  const fallback = specs.indexOf("percentile=99.999");
+  const minmax = specs.indexOf("minmax");
+  const choose = (db: (candidate: number, sample: number) => number, samples = 16) =>
+    chooseAuto({
+      samples,
+      evaluate: async () => Promise.reject(new Error("means of few samples are not asked for")),
+      each: async (c) => c.map((_, i) => range(samples).map((k) => 10 ** (-db(i, k) / 10))),
+    });
+  test("a method better sample by sample overrules the fallback", async () => {
+    const choice = await choose((c, k) => 15 + 3 * Math.sin(7 * k) + (c === minmax ? 2 + 0.5 * Math.sin(k) : 0));
+    expect(choice.chosen.spec).toBe("minmax");
+    expect(choice.because).toMatch(/2\.\d ± 0\.\d dB better/);
+  });
+  test("a better mean that one sample makes does not", async () => {
+    const choice = await choose((c, k) => 15 + (c === minmax && k === 0 ? 40 : 0));
+    expect(choice.chosen.spec).toBe(specs[fallback]);
+  });
+  test("nor does a difference too small to matter, or too few pairs", async () => {
+    expect((await choose((c) => 15 + (c === minmax ? 0.5 : 0))).chosen.spec).toBe(specs[fallback]);
+    expect((await choose((c) => 15 + (c === minmax ? 5 : 0), 7)).chosen.spec).toBe(specs[fallback]);
   });
 });
 
