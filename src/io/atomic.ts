@@ -87,8 +87,8 @@ function temporaryOf(path: string): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}.${counter++}${SUFFIX}`);
 }
 
-/** Removes temporary files for the same target that a killed process left. */
-function removeStale(path: string): void {
+/** Removes temporary files for this target that a killed process left. Writing does it for its own target. */
+export function removeStale(path: string): void {
   const head = `.${basename(path)}.`;
   let names: string[];
   try {

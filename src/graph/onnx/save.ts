@@ -1,5 +1,5 @@
 import { QcError } from "../../diagnostics.ts";
-import { OutputSet } from "../../io/atomic.ts";
+import { OutputSet, removeStale } from "../../io/atomic.ts";
 import { hasher } from "../../io/hash.ts";
 import { LIMITS } from "../../io/limits.ts";
 import { fileNameOf, folderOf, joinPath, namesIn, removeFile } from "../../io/path.ts";
@@ -33,6 +33,8 @@ export function saveModel(model: Model, path: string, options: SaveOptions = {})
   if (!outside && inline.byteLength > LIMITS.protobufBytes)
     throw new QcError({ code: "io/too-large", path, sizeBytes: inline.byteLength, most: LIMITS.protobufBytes });
 
+  const dataPath = joinPath(folder, `${stem}.data`);
+  removeStale(dataPath);
   const out = new OutputSet();
   let dataName: string | undefined;
   try {
@@ -49,7 +51,7 @@ export function saveModel(model: Model, path: string, options: SaveOptions = {})
       }
       if (places.size > 0) {
         const hash = hasher();
-        const file = out.write(joinPath(folder, `${stem}.data`), dataChunks(places, hash));
+        const file = out.write(dataPath, dataChunks(places, hash));
         dataName = `${stem}.${hash.digest().slice(0, 16)}.data`;
         file.rename(joinPath(folder, dataName));
         const location = dataName;
