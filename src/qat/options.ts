@@ -49,7 +49,7 @@ export const QAT_DEFAULTS: QatOptions = {
   temperature: 1,
   distill: 1,
   features: 0.5,
-  blocks: 8,
+  blocks: 4,
   labels: 0,
   damping: 0,
   ema: 0.98,

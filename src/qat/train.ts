@@ -382,8 +382,8 @@ function batches(o: QatOptions, d: Descent): (step: number) => Promise<Feeds> {
   };
 }
 
-/** The graph of one step as `trainQat` would run it, for measuring. */
-export async function debugStep(t: TrainQat): Promise<{ readonly graph: StepGraph }> {
+/** The graph of a step as `trainQat` runs it: for measuring. */
+export async function stepGraphOf(t: TrainQat): Promise<{ readonly graph: StepGraph }> {
   const o: QatOptions = { ...QAT_DEFAULTS, ...t.options };
   t = { ...t, model: raisedForTraining(t.model) };
   const samples = await load(t.data, roles(t.data, o.seed).train);
