@@ -46,7 +46,7 @@ export function dropAbsorbedClamps(model: Model, target: Target): void {
   for (const q of [...model.graph.nodes]) {
     if (q.op !== "QuantizeLinear") continue;
     const clamp = q.inputs[0]?.producer;
-    if (!clamp || clamp.domain !== "" || !absorbed.has(clamp.op)) continue;
+    if (clamp?.domain !== "" || !absorbed.has(clamp.op)) continue;
     const out = clamp.outputs[0]!;
     const limits = limitsOf(clamp);
     if (!limits || out.uses.length !== 1 || out.isOutput || !saturates(q, limits)) continue;

@@ -37,7 +37,7 @@ export function encode(x: Float32Array, shape: readonly number[], p: TensorParam
       const t = Math.fround(x[i]! / s);
       const r = t > -1e15 && t < 1e15 ? t + ROUND_MAGIC - ROUND_MAGIC : t;
       const q = r + z;
-      out[i] = q < min ? min : q > max ? max : q;
+      out[i] = Math.min(max, Math.max(min, q));
     }
   });
   return out;
