@@ -96,7 +96,7 @@ export function randomQuantized(seed: number): Model {
       return g.append({ op: "DequantizeLinear", inputs: zp ? [w, s, zp] : [w, s], attrs }).outputs[0]!;
     };
     if (grain === "block" && bits === 4) {
-      const axis = d.chance(0.85) ? k : 1 - k >= 0 ? 1 - k : 0;
+      const axis = d.chance(0.85) ? k : Math.max(1 - k, 0);
       const size = d.pick([16, 32, 64]);
       const dims = shape.map((x, i) => (i === axis ? Math.ceil(x / size) : x));
       return dq(scaleOf(dims), dims, { axis, block_size: size });
