@@ -16,6 +16,7 @@ import type { Target } from "./plan/target.ts";
 import { targetOf } from "./plan/targets/index.ts";
 import type { PlanBundle } from "./plan/types.ts";
 import { encodePlan } from "./plan/write.ts";
+import { withoutQuantization } from "./prepare/float.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
 import { type Proposal, proposeSites } from "./ptq/propose.ts";
 import { coverageOf, makeReport, nodeCount } from "./report.ts";
@@ -50,7 +51,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
   return withJob({ ...given, threads: wish.options.threads }, async (job) => {
     const read = await job.stage(
       "read",
-      () => readFloat(source),
+      () => readFloat(job, source, wish.options.requantize),
       (s) => ({ stage: "read", nodes: nodeCount(s.model), bytes: s.sizeBytes }),
     );
     const names = outputsOf(read, wish);
@@ -147,10 +148,18 @@ export function settleDecisions<T extends { readonly target: string; readonly re
   return { options, target, recipe, budget: options.budget === undefined ? [] : parseBudget(options.budget) };
 }
 
-function readFloat(source: string | Uint8Array): Source {
+/** The source, taken back to float where that is asked for; it is compared with as it was given. */
+function readFloat(job: Job, source: string | Uint8Array, requantize: boolean): Source {
   const read = readSource(source);
-  refuseQuantized(read.model);
-  return read;
+  if (!requantize) {
+    refuseQuantized(read.model);
+    return read;
+  }
+  const { model, pairs, constants, left } = withoutQuantization(read.model);
+  if (left.length > 0)
+    throw new QcError({ code: "cli/no-float-form", nodes: left.map((n) => `${n.op} ${pathOfNode(n)}`) }, { exitCode: 1 });
+  if (pairs + constants > 0) job.report({ code: "cli/requantized", pairs, constants });
+  return { ...read, model };
 }
 
 function outputsOf(read: Source, { options, recipe }: Settled): OutputNames | undefined {

@@ -54,7 +54,10 @@ function externalBytes(graph: Graph): number {
 export function refuseQuantized(model: Model): void {
   const found = [...allNodes(model)].filter((n) => traitOf(n) === "quantized");
   if (found.length > 0)
-    throw new QcError({ code: "cli/already-quantized", nodes: found.length, example: `${found[0]!.op} ${pathOfNode(found[0]!)}` }, { exitCode: 1 });
+    throw new QcError(
+      { code: "cli/already-quantized", nodes: found.length, example: `${found[0]!.op} ${pathOfNode(found[0]!)}` },
+      { exitCode: 1 },
+    );
 }
 
 /** What a caller must feed: graph inputs without a default. */

@@ -1,4 +1,4 @@
-import { error, info, type Section, warning } from "./format.ts";
+import { error, info, list, plural, type Section, warning } from "./format.ts";
 
 const hint = (nearest: string | undefined, otherwise: string) => (nearest === undefined ? otherwise : `Did you mean "${nearest}"?`);
 
@@ -43,6 +43,13 @@ export const CLI = {
       `Graph input "${f.input}" is not a tensor of a known type`,
       "Sequences, maps and optionals cannot be fed from samples; export the model with tensor inputs.",
     ),
+  "cli/requantized": (f: { readonly pairs: number; readonly constants: number }) =>
+    info(
+      `The model was quantized: ${plural(f.pairs, "pair")} on activations taken out, ${plural(f.constants, "constant")} made float`,
+      "What rounding lost stays lost; the float model would give a better result.",
+    ),
+  "cli/no-float-form": (f: { readonly nodes: readonly string[] }) =>
+    error(`No way back to float for ${list(f.nodes)}`, "Give the float model; only QuantizeLinear and DequantizeLinear can be taken out."),
   "cli/bad-config": (f: { readonly file: string; readonly key: string; readonly nearest?: string | undefined }) =>
     error(`Unknown key "${f.key}" in "${f.file}"`, hint(f.nearest, "See the option table in the README.")),
   "cli/not-built": (f: { readonly what: string; readonly missing: string }) =>

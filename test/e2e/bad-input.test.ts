@@ -173,6 +173,31 @@ test("a model that is quantized already names the remedy", async () => {
   expectError(await refused("--data", data, "-o", join(folder, "again.onnx")), "cli/already-quantized", 1, /--requantize/);
 });
 
+test("--requantize takes a quantized model back to float and compiles it for another target", async () => {
+  const first = join(folder, "q.onnx");
+  expect((await qc(["quantize", model, "--data", data, "--effort", "fast", "-o", first])).code).toBe(0);
+  const r = await qc([
+    "quantize",
+    first,
+    "--requantize",
+    "--data",
+    data,
+    "--effort",
+    "fast",
+    "--target",
+    "tensorrt",
+    "-o",
+    join(folder, "t.onnx"),
+    "--json",
+  ]);
+  expect(r.stderr).toContain("[cli/requantized]");
+  expect(r.code).toBe(0);
+  // Both sides are 8-bit models of one network: they agree to the noise of 8 bits.
+  const { report } = JSON.parse(r.stdout) as { report: { levels: { outputs: { sqnrDb: number }[] }[]; products: { both: number } } };
+  expect(report.levels[0]!.outputs[0]!.sqnrDb).toBeGreaterThan(25);
+  expect(report.products.both).toBe(2);
+});
+
 test("an output that cannot be written, before any work is done", async () => {
   const under = await refused("-o", join(model, "q.onnx"));
   expectError(under, "cli/unwritable", 1, /is not a folder/);
