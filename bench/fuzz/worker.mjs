@@ -24,6 +24,8 @@ const put = (name, bytes) => {
   writeFileSync(path, bytes);
   return path;
 };
+/** Waits until it is out: what is queued when the channel closes would be lost. */
+const tell = (message) => new Promise((done) => process.send(message, done));
 const folderOf = dirname(seedFile);
 
 const READ = {
@@ -72,7 +74,7 @@ const READ = {
 const read = READ[extname(seedFile)];
 
 for (let i = Number(fromText); i < Number(toText); i++) {
-  process.send({ start: i });
+  await tell({ start: i });
   const bytes = mutate(original, others, generator(Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(i + 1, 0x85ebca6b)));
   const floor = process.resourceUsage().maxRSS;
   let outcome = "read";
@@ -85,9 +87,9 @@ for (let i = Number(fromText); i < Number(toText); i++) {
   const grownMb = (process.resourceUsage().maxRSS - floor) / 1024;
   if (grownMb > 200 + (3 * bytes.length) / 2 ** 20)
     outcome = `MEMORY ${grownMb.toFixed(0)} MB for a file of ${bytes.length} bytes (${outcome})`;
-  process.send({ end: i, outcome });
+  await tell({ end: i, outcome });
 }
 const left = readdirSync(scratch).filter((n) => n.includes("qc-tmp"));
-process.send({ left });
+await tell({ left });
 rmSync(scratch, { recursive: true });
 process.disconnect();

@@ -11,10 +11,12 @@ export const LIMITS = {
   groupDepth: 100,
   /** Dimensions of one tensor; NumPy stops at 64. */
   rank: 64,
-  /** Nodes of a model, subgraphs and functions included: about 1 KB of objects each. */
-  nodes: 1_000_000,
-  /** Named values of a model. */
-  values: 4_000_000,
+  /** Nodes of a model, subgraphs and functions included. 5 bytes of a file make 0.8 KB of objects; language models have some thousand. */
+  nodes: 200_000,
+  /** Named values of a model: from 12 bytes of a file, 1 KB of objects. */
+  values: 400_000,
+  /** Strings of one attribute: tree ensembles and vocabularies have some ten thousand. */
+  strings: 1_000_000,
   /** Attributes of one node. */
   attributes: 4096,
   /** Bytes of one model file: what one buffer of Node 20 holds. Bigger models keep their weights in external data. */

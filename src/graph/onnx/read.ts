@@ -315,7 +315,6 @@ function buildGraph(g: Graph, parts: GraphParts, ctx: Context): void {
       if (node.attrs.has(key)) throw a.bad(`attribute "${key}" twice`);
       node.attrs.set(key, attr);
     }
-    place.limit("attributes", node.attrs.size);
     g.nodes.push(node);
     place.path.length = depth;
   }
@@ -403,6 +402,7 @@ function readNode(
         break;
       case 5:
         attrs.push(w.message());
+        place.limit("attributes", attrs.length);
         break;
       case 6:
         node.doc = w.text();
@@ -542,6 +542,7 @@ function valueAttr(w: Wire, kind: AttrKind["kind"], g: Graph, ctx: Context, unkn
         break;
       case "strings":
         strings.push(w.bytes());
+        ctx.place.limit("strings", strings.length);
         break;
       case "tensor":
       case "tensors":
