@@ -55,6 +55,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       (s) => ({ stage: "read", nodes: nodeCount(s.model), bytes: s.sizeBytes }),
     );
     const names = outputsOf(read, wish);
+    sayWhatDataGains(job, wish);
     const data = await job.stage(
       "data",
       () => openSet(job, read.model, wish.options),
@@ -121,6 +122,15 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
     );
     return { model, plan, report, files, missed: missed(wish.budget, report) };
   });
+}
+
+function sayWhatDataGains(job: Job, { options, recipe, target }: Settled): void {
+  if (options.data !== undefined) return;
+  const gain =
+    recipe.activations === "dynamic"
+      ? "ranges would be fixed instead of being computed in every run"
+      : `activations would be 8 bits too, so that ${target.name} can run integer kernels`;
+  job.report({ code: "cli/no-data", recipe: recipe.summary, gain: `${gain}, and the result would be verified` });
 }
 
 /** Checks every option before anything is read. */

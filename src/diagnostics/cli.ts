@@ -30,7 +30,7 @@ export const CLI = {
   "cli/over-memory": (f: { readonly limit: string; readonly used: string }) =>
     error(`This run uses ${f.used}, more than --memory ${f.limit}`, "Raise --memory, or give fewer or smaller samples."),
   "cli/no-data": (f: { readonly recipe: string; readonly gain: string }) =>
-    info(`No data was given: ${f.recipe}`, `With --data SET, ${f.gain}.`),
+    info(`No data was given, so this makes ${f.recipe}`, `With --data SET, ${f.gain}.`),
   "cli/no-such-node": (f: { readonly got: string; readonly nearest?: string | undefined }) =>
     error(`No node and no value is called "${f.got}"`, hint(f.nearest, 'Names are in the output of "qc inspect MODEL --nodes".')),
   "cli/already-quantized": (f: { readonly nodes: number; readonly example: string }) =>
