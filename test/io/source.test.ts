@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { QcError } from "../../src/diagnostics.ts";
 import { OutputSet, writeAtomic } from "../../src/io/atomic.ts";
@@ -128,6 +128,20 @@ describe("atomic output", () => {
     writeFileSync(join(dir, ".y.99999999.0.qc-tmp"), "another target");
     writeAtomic(join(dir, "x"), "new");
     expect(readdirSync(dir).sort()).toEqual([`.x.${process.ppid}.0.qc-tmp`, ".y.99999999.0.qc-tmp", "x"]);
+  });
+
+  test("a disk that takes no more leaves the old file", () => {
+    const dir = mkdtempSync(join(folder, "d"));
+    const path = join(dir, "x");
+    writeAtomic(path, "old");
+    // The system's limit on a file's size fails a write in the middle, as a full disk does.
+    const atomic = resolve(import.meta.dirname, "../../dist/io/atomic.js");
+    const script = `import(${JSON.stringify(atomic)}).then((m) => m.writeAtomic(${JSON.stringify(path)}, new Uint8Array(5e6))).catch((e) => console.log(e.message))`;
+    const out = execFileSync("sh", ["-c", 'ulimit -f 2000; exec "$0" -e "$1"', process.execPath, script], { encoding: "utf8" });
+    expect(out).toContain("EFBIG");
+    expect(out).toContain("Check the folder, its permissions and the free space");
+    expect(readFileSync(path, "utf8")).toBe("old");
+    expect(readdirSync(dir)).toEqual(["x"]);
   });
 
   test("an unwritable place is an error that names it", () => {
