@@ -5,7 +5,7 @@ import { writeModel } from "../graph/onnx/index.ts";
 import type { Target } from "../plan/target.ts";
 import type { PlanBundle } from "../plan/types.ts";
 import { withOutputs } from "../runtime/expose.ts";
-import type { Runtime, Session, SessionOptions } from "../runtime/types.ts";
+import type { Feeds, Runtime, Session, SessionOptions, Tensor } from "../runtime/types.ts";
 
 export interface JudgeOptions {
   readonly model: Model;
@@ -28,6 +28,8 @@ export interface Verdict {
 
 /** Above this a sample's output is as good as equal: float32 sums in another order are there. */
 const MOST_DB = 80;
+/** Bytes of float outputs that are kept between plans. */
+const MOST_KEPT = 16 * 2 ** 20;
 
 /** Measures plans as they would be shipped: lowered, and run beside the float model on the deciding samples. */
 export class Judge {
@@ -59,7 +61,7 @@ export class Judge {
       for (const i of this.#o.indices) {
         this.#o.signal?.throwIfAborted();
         const { feeds } = await this.#o.data.sample(i);
-        const [y, z] = await Promise.all([float.run(feeds, names), quantized.run(feeds, twins)]);
+        const [y, z] = await Promise.all([this.#floatOutputs(i, float, feeds, names), quantized.run(feeds, twins)]);
         for (const [o, name] of names.entries()) {
           const a = y[name]!.data;
           const b = z[twins[o]!]!.data;
@@ -81,6 +83,21 @@ export class Judge {
     const ratio = used.reduce((sum, o) => sum + noise[o]! / signal[o]!, 0) / Math.max(1, used.length);
     return { pooledDb: Number.isNaN(ratio) ? -Infinity : -10 * Math.log10(ratio), typicalDb: terms > 0 ? typical / terms : 0 };
   }
+
+  /** The float model's outputs do not change: kept while they are small. */
+  async #floatOutputs(index: number, float: Session, feeds: Feeds, names: readonly string[]): Promise<Record<string, Tensor>> {
+    const known = this.#known.get(index);
+    if (known) return known;
+    const out = await float.run(feeds, names);
+    const bytes = Object.values(out).reduce((sum, t) => sum + (Array.isArray(t.data) ? 0 : t.data.byteLength), 0);
+    if (this.#knownBytes + bytes <= MOST_KEPT) {
+      this.#known.set(index, out);
+      this.#knownBytes += bytes;
+    }
+    return out;
+  }
+  readonly #known = new Map<number, Record<string, Tensor>>();
+  #knownBytes = 0;
 
   async close(): Promise<void> {
     const float = this.#float;
