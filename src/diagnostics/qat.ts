@@ -32,8 +32,13 @@ export const QAT = {
     ),
   "qat/no-logits": (f: { readonly set: string }) =>
     error(
-      `"${f.set}" has labels, but the model has no output of class scores [N, classes]`,
+      `The labels of "${f.set}" fit no output: the first has neither class scores nor a shape`,
       "Train without labels: the float graph teaches.",
+    ),
+  "qat/label-shape": (f: { readonly set: string; readonly want: number; readonly samples: readonly string[] }) =>
+    error(
+      `${plural(f.samples.length, "sample")} of "${f.set}" have no label of ${plural(f.want, "number")}: ${list(f.samples)}`,
+      "Labels of an output of values have its shape. Correct the set, or train without labels.",
     ),
   "qat/label-range": (f: { readonly set: string; readonly classes: number; readonly samples: readonly string[] }) =>
     error(

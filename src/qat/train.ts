@@ -10,8 +10,8 @@ import { type Augmentation, augment, fittingAugmentations } from "./augment.ts";
 import { initialState, openSteps, runSteps, type TrainState } from "./driver.ts";
 import { graft } from "./graft.ts";
 import { Judge, type Judged } from "./judge.ts";
-import { classLabels } from "./labels.ts";
-import { crossEntropy, distillation, relativeError } from "./losses.ts";
+import { type Targets, targetsOf } from "./labels.ts";
+import { crossEntropy, distillation, meanSquare, relativeError } from "./losses.ts";
 import { raisedForTraining } from "./opset.ts";
 import { optimizerSchedule } from "./optimizer.ts";
 import { QAT_DEFAULTS, type QatOptions } from "./options.ts";
@@ -106,8 +106,8 @@ export async function trainQat(t: TrainQat): Promise<QatResult> {
     const start = t.resume?.start ?? (await judge.judge(judge.initial()));
     const none = { bundle: t.bundle, start, best: start, bestStep: 0, steps: 0, samples: samples.length, losses: [] };
     if (o.steps === 0) return { ...none, seconds: seconds(began) };
-    const labels = o.labels > 0 ? classLabels(samples, classesOf(model, types), data.name) : undefined;
-    const graph = await stepGraph(t, o, types, size, accumulate, labels !== undefined);
+    const labels = o.labels > 0 ? targetsOf(samples, classesOf(model, types), firstOutput(model, types), data.name) : undefined;
+    const graph = await stepGraph(t, o, types, size, accumulate, labels);
     return await descend(t, o, { graph, judge, start, samples, labels, size, accumulate, began, none });
   } finally {
     await judge.close();
@@ -168,10 +168,25 @@ const shapeIn = (types: ReadonlyMap<string, ValueType>) => (v: Value) => {
   return type?.kind === "tensor" ? (type.shape as readonly number[] | undefined) : undefined;
 };
 
-/** Columns of the first logits output; undefined when there is none. */
+function labelFeed(t: Targets, picked: readonly number[]): Tensor {
+  if (t.kind === "classes") return { dtype: "int64", dims: [picked.length], data: BigInt64Array.from(picked, (i) => t.of[i]!) };
+  const data = new Float32Array(picked.length * t.each);
+  picked.forEach((i, at) => {
+    data.set(t.of.subarray(i * t.each, (i + 1) * t.each), at * t.each);
+  });
+  return { dtype: "float32", dims: t.shape, data };
+}
+
+/** Shape of the first float output at the batch. */
+function firstOutput(model: Model, types: ReadonlyMap<string, ValueType>): readonly number[] | undefined {
+  const first = model.graph.outputs.find(isFloat(types));
+  return first && shapeIn(types)(first);
+}
+
+/** Columns of the first output when it is logits. */
 function classesOf(model: Model, types: ReadonlyMap<string, ValueType>): number | undefined {
-  const point = outputPoints(model, shapeIn(types), isFloat(types)).find((p) => p.kind === "logits");
-  return point && shapeIn(types)(point.value)?.[1];
+  const point = outputPoints(model, shapeIn(types), isFloat(types))[0];
+  return point?.kind === "logits" ? shapeIn(types)(point.value)?.[1] : undefined;
 }
 
 /** Student, teacher, losses and the step around them. */
@@ -181,7 +196,7 @@ async function stepGraph(
   types: ReadonlyMap<string, ValueType>,
   size: number,
   accumulate: number,
-  labelled: boolean,
+  targets: Targets | undefined,
 ): Promise<StepGraph> {
   const student = buildStudent(t.model, t.bundle, o.trained);
   if (student.params.length === 0) throw new QcError({ code: "qat/nothing-to-train", recipe: t.bundle.plan.recipe });
@@ -197,14 +212,17 @@ async function stepGraph(
   const weighted = (v: Value, k: number) => (k === 1 ? v : e.op("Mul", [v, e.scalar(k, "float32")]));
   const losses: Value[] = [];
   const points = outputPoints(t.model, shapeIn(types), isFloat(types));
-  const labels = labelled ? g.addInput(g.freshName("labels"), tensorType("int64", [size])) : undefined;
+  const labels =
+    targets &&
+    g.addInput(g.freshName("labels"), targets.kind === "classes" ? tensorType("int64", [size]) : tensorType("float32", targets.shape));
   for (const [i, p] of points.entries()) {
     const own = p.softmax ? g.nodes.find((n) => n.name === p.softmax!.name)!.inputs[0]! : g.values.get(p.output)!;
     const theirs = teacher.get(p.value)!;
     const known = e.like(own, p.value);
     losses.push(weighted(relativeError(e, known, theirs), 1 / points.length));
     if (p.kind === "logits" && o.distill > 0) losses.push(weighted(distillation(e, known, theirs, o.temperature), o.distill));
-    if (i === 0 && labels) losses.push(weighted(crossEntropy(e, known, labels), o.labels));
+    if (i === 0 && labels)
+      losses.push(weighted(targets.kind === "classes" ? crossEntropy(e, known, labels) : meanSquare(e, known, labels), o.labels));
   }
   if (o.features > 0) {
     const cuts = cutPoints(t.model, isFloat(types), o.blocks);
@@ -251,7 +269,7 @@ interface Descent {
   readonly judge: Judge;
   readonly start: Judged;
   readonly samples: readonly Sample[];
-  readonly labels: BigInt64Array | undefined;
+  readonly labels: Targets | undefined;
   readonly size: number;
   readonly accumulate: number;
   readonly began: number;
@@ -377,7 +395,7 @@ function batches(o: QatOptions, d: Descent): (step: number) => Promise<Feeds> {
       const kinds: readonly Augmentation[] = o.augment === "auto" ? fittingAugmentations(tensor.dims, d.labels !== undefined) : o.augment;
       feeds[name] = augment(tensor, kinds, (o.seed ^ 0x5bd1e995) + step * 2 + 1);
     }
-    if (d.labels) feeds["labels"] = { dtype: "int64", dims: [d.size], data: BigInt64Array.from(picked, (i) => d.labels![i]!) };
+    if (d.labels) feeds["labels"] = labelFeed(d.labels, picked);
     return feeds;
   };
 }
@@ -388,5 +406,5 @@ export async function stepGraphOf(t: TrainQat): Promise<{ readonly graph: StepGr
   t = { ...t, model: raisedForTraining(t.model) };
   const samples = await load(t.data, roles(t.data, o.seed).train);
   const { size, accumulate, types } = await batchSize(t, o, samples);
-  return { graph: await stepGraph(t, o, types, size, accumulate, false) };
+  return { graph: await stepGraph(t, o, types, size, accumulate, undefined) };
 }

@@ -159,6 +159,22 @@ test("labels: used when asked for, named when they are no classes", async () => 
   expect((error as QcError).diagnostics).toEqual([{ code: "qat/label-range", set: "small", classes: 5, samples: ["s3: 7", "s4: cat"] }]);
 });
 
+test("values as labels: squared error beside the teacher, shapes checked", async () => {
+  const data = smallSet();
+  const s = await planned(runtime, smallNet(), data, recipe(W4));
+  const labelled = (n: number) => ({
+    ...data,
+    sample: async (i: number) => ({
+      ...(await data.sample(i)),
+      label: { dtype: "float32" as const, dims: [n], data: new Float32Array(n).fill(100) },
+    }),
+  });
+  const r = await trainQat({ ...s, data: labelled(5), runtime, options: { ...FAST, steps: 10, labels: 1 } });
+  expect(r.losses[0]).toBeGreaterThan(5000); // about 100²
+  const error = await trainQat({ ...s, data: labelled(4), runtime, options: { ...FAST, labels: 1 } }).catch((e: unknown) => e);
+  expect((error as QcError).diagnostics[0]).toMatchObject({ code: "qat/label-shape", want: 5 });
+});
+
 test("a loss that leaves the numbers stops training; the start is kept", async () => {
   const data = smallSet();
   const s = await planned(runtime, smallNet(), data, recipe(W4));
