@@ -40,11 +40,11 @@ export function mcnemar(lost: number, won: number): number {
  *
  *   d = (won − lost)/(n + 2);  se² = ((lost + won + 1) − (won − lost)²/(n + 2)) / (n + 2)²
  */
-export function flipInterval(lost: number, won: number, n: number): readonly [number, number] {
+export function flipInterval(lost: number, won: number, n: number, z = Z): readonly [number, number] {
   const m = n + 2;
   const d = (won - lost) / m;
   const se = Math.sqrt(lost + won + 1 - (won - lost) ** 2 / m) / m;
-  return [Math.max(-1, d - Z * se), Math.min(1, d + Z * se)];
+  return [Math.max(-1, d - z * se), Math.min(1, d + z * se)];
 }
 
 /** Mean and standard error of the mean. One sample has no error that could be known: Infinity. */
@@ -69,6 +69,49 @@ export function quantileOf(sorted: ArrayLike<number>, q: number): number {
 /** Groups that are left out in turn when a metric is no mean of per-sample values. */
 const GROUPS = 20;
 
+/** One model's metric, with what a paired comparison needs. It can be kept in a file and compared later, on the same samples. */
+export interface MetricRun {
+  readonly value: number;
+  readonly n: number;
+  readonly interval?: readonly [number, number];
+  /** One value a sample, in order, when the metric is their mean (times 100 for percent). */
+  readonly perSample?: readonly number[];
+  /** Otherwise the metric without group g, where sample i belongs to group i mod G. */
+  readonly without?: readonly number[];
+}
+
+/** Folds one model's outputs into a `MetricRun`. */
+export class MetricFold {
+  readonly #whole: MetricState;
+  readonly #without: readonly MetricState[];
+  #n = 0;
+
+  /** `total`: samples that will come, so that each group has some. */
+  constructor(metric: Metric, total: number) {
+    this.#whole = metric.start();
+    const groups = total >= 2 ? Math.min(GROUPS, total) : 0;
+    this.#without = Array.from({ length: groups }, () => metric.start());
+  }
+
+  add(outputs: Readonly<Record<string, Tensor>>, sample: Sample, reference?: Readonly<Record<string, Tensor>>): void {
+    this.#whole.add(outputs, sample, reference);
+    const own = this.#without.length === 0 ? -1 : this.#n % this.#without.length;
+    for (let g = 0; g < this.#without.length; g++) if (g !== own) this.#without[g]!.add(outputs, sample, reference);
+    this.#n++;
+  }
+
+  result(): MetricRun {
+    const { value, perSample: x, interval } = this.#whole.result();
+    const isMean = x !== undefined && x.length > 0 && nearlyMean(x, value);
+    return {
+      value,
+      n: this.#n,
+      ...(interval === undefined ? {} : { interval }),
+      ...(isMean ? { perSample: [...x] } : { without: this.#without.map((s) => s.result().value) }),
+    };
+  }
+}
+
 /**
  * A metric of two models over the same samples. Metrics that are means of per-sample values are compared sample by sample. For the
  * others (AUC, mAP, perplexity) sample `i` belongs to group `i mod G`, and the metric is computed with each group left out:
@@ -77,72 +120,78 @@ const GROUPS = 20;
  */
 export class PairedMetric {
   readonly #metric: Metric;
-  readonly #whole: readonly [MetricState, MetricState];
-  readonly #without: readonly (readonly [MetricState, MetricState])[];
-  #n = 0;
+  readonly #folds: readonly [MetricFold, MetricFold];
+  readonly #ids: string[] = [];
 
   /** `total`: samples that will come, so that each group has some. */
   constructor(metric: Metric, total: number) {
     this.#metric = metric;
-    this.#whole = [metric.start(), metric.start()];
-    const groups = total >= 2 ? Math.min(GROUPS, total) : 0;
-    this.#without = Array.from({ length: groups }, () => [metric.start(), metric.start()] as const);
+    this.#folds = [new MetricFold(metric, total), new MetricFold(metric, total)];
   }
 
   add(float: Readonly<Record<string, Tensor>>, quantized: Readonly<Record<string, Tensor>>, sample: Sample): void {
-    this.#whole[0].add(float, sample);
-    this.#whole[1].add(quantized, sample);
-    const own = this.#without.length === 0 ? -1 : this.#n % this.#without.length;
-    for (let g = 0; g < this.#without.length; g++) {
-      if (g === own) continue;
-      this.#without[g]![0].add(float, sample);
-      this.#without[g]![1].add(quantized, sample);
-    }
-    this.#n++;
+    this.#folds[0].add(float, sample, float);
+    this.#folds[1].add(quantized, sample, float);
+    this.#ids.push(sample.id);
   }
 
   result(): MetricComparison {
-    const { name, unit, better } = this.#metric;
-    const [a, b] = [this.#whole[0].result(), this.#whole[1].result()];
-    const value = b.value - a.value;
-    const head = { name, unit, better, n: this.#n };
-    const { perSample: x } = a;
-    const y = b.perSample;
-    const isMean =
-      x !== undefined && y !== undefined && x.length > 0 && x.length === y.length && nearlyMean(x, a.value) && nearlyMean(y, b.value);
-    if (!isMean) {
-      const groups = this.#without.map(([f, q]) => [f.result().value, q.result().value] as const);
-      const se = jackknife(groups.map(([f, q]) => q - f));
-      const of = (r: typeof a, k: 0 | 1): Estimate => ({
-        value: r.value,
-        interval: r.interval ?? around(r.value, jackknife(groups.map((g) => g[k]))),
-      });
-      return { ...head, float: of(a, 0), quantized: of(b, 1), difference: { value, se, interval: around(value, se), from: "jackknife" } };
-    }
-    const scale = scaleOf(x, a.value);
-    const difference = x.map((v, i) => (y[i]! - v) * scale);
-    const se = meanOf(difference).se;
-    const rate = x.every(isVerdict) && y.every(isVerdict);
-    const of = (r: typeof a, v: readonly number[]): Estimate => {
-      if (r.interval !== undefined) return { value: r.value, interval: r.interval };
-      if (!rate) return { value: r.value, interval: around(r.value, meanOf(v).se * scale) };
-      const [lo, hi] = wilson(
-        v.reduce((s, t) => s + t, 0),
-        v.length,
-      );
-      return { value: r.value, interval: [lo * scale, hi * scale] };
-    };
-    const lost = difference.filter((d) => d < 0).length;
-    const won = difference.filter((d) => d > 0).length;
-    const interval = rate ? flipInterval(lost, won, x.length).map((v) => v * scale) : around(value, se);
-    return {
-      ...head,
-      float: of(a, x),
-      quantized: of(b, y),
-      difference: { value, se, interval: [interval[0]!, interval[1]!], from: "paired" },
-      ...(rate ? { flips: { lost, won, p: mcnemar(lost, won) } } : {}),
-    };
+    return compareRuns(this.#metric, this.#folds[0].result(), this.#folds[1].result(), this.#ids);
   }
+}
+
+/** Samples whose names are kept for each direction of a flip: what a person looks at. */
+const FLIPS_NAMED = 24;
+
+export function compareRuns(
+  { name, unit, better }: Pick<Metric, "name" | "unit" | "better">,
+  a: MetricRun,
+  b: MetricRun,
+  ids: readonly string[] = [],
+): MetricComparison {
+  const value = b.value - a.value;
+  const head = { name, unit, better, n: a.n };
+  const { perSample: x } = a;
+  const y = b.perSample;
+  if (x === undefined || y === undefined || x.length !== y.length) {
+    const [f, q] = [a.without ?? [], b.without ?? []];
+    const se = jackknife(f.length === q.length ? f.map((v, g) => q[g]! - v) : []);
+    const of = (r: MetricRun): Estimate => ({ value: r.value, interval: r.interval ?? around(r.value, jackknife(r.without ?? [])) });
+    return { ...head, float: of(a), quantized: of(b), difference: { value, se, interval: around(value, se), from: "jackknife" } };
+  }
+  const scale = scaleOf(x, a.value);
+  const difference = x.map((v, i) => (y[i]! - v) * scale);
+  const se = meanOf(difference).se;
+  const rate = x.every(isVerdict) && y.every(isVerdict);
+  const of = (r: MetricRun, v: readonly number[]): Estimate => {
+    if (r.interval !== undefined) return { value: r.value, interval: r.interval };
+    if (!rate) return { value: r.value, interval: around(r.value, meanOf(v).se * scale) };
+    const [lo, hi] = wilson(
+      v.reduce((s, t) => s + t, 0),
+      v.length,
+    );
+    return { value: r.value, interval: [lo * scale, hi * scale] };
+  };
+  const lost = difference.filter((d) => d < 0).length;
+  const won = difference.filter((d) => d > 0).length;
+  const named = (sign: number) => ids.filter((_, i) => difference[i]! * sign > 0).slice(0, FLIPS_NAMED);
+  const interval = rate ? flipInterval(lost, won, x.length).map((v) => v * scale) : around(value, se);
+  return {
+    ...head,
+    float: of(a, x),
+    quantized: of(b, y),
+    difference: { value, se, interval: [interval[0]!, interval[1]!], from: "paired" },
+    ...(rate
+      ? {
+          flips: {
+            lost,
+            won,
+            p: mcnemar(lost, won),
+            ...(lost + won > 0 && ids.length === x.length ? { samples: { lost: named(-1), won: named(1) } } : {}),
+          },
+        }
+      : {}),
+  };
 }
 
 const isVerdict = (v: number) => v === 0 || v === 1;

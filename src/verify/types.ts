@@ -42,7 +42,13 @@ export interface MetricComparison {
     readonly from: "paired" | "jackknife";
   };
   /** For metrics of right and wrong: samples that became wrong and right, and McNemar's exact two-sided p. */
-  readonly flips?: { readonly lost: number; readonly won: number; readonly p: number };
+  readonly flips?: {
+    readonly lost: number;
+    readonly won: number;
+    readonly p: number;
+    /** The first of them by name. */
+    readonly samples?: { readonly lost: readonly string[]; readonly won: readonly string[] };
+  };
 }
 
 export interface LevelReport {
