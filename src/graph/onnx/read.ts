@@ -1,15 +1,16 @@
 import { type Diagnostic, QcError } from "../../diagnostics.ts";
-import type { Attr, AttrKind, SparseTensor } from "../attr.ts";
+import type { Attr, SparseTensor } from "../attr.ts";
 import { type FunctionDef, Graph, type Model, Node, type Value } from "../ir.ts";
 import type { TensorData } from "../tensor.ts";
 import type { ValueType } from "../types.ts";
 import { sortGraph } from "./order.ts";
-import { checkOverlap, dense, type Entry, type OpenExternal, readEntry, readSparse, readTensor, type TensorContext } from "./tensor.ts";
+import { type AttrContext, readAttr } from "./read-attr.ts";
+import { checkOverlap, dense, type Entry, type OpenExternal, readEntry, readSparse, readTensor } from "./tensor.ts";
 import { readType } from "./type.ts";
 import { Place, Wire } from "./wire.ts";
 
 /** What the parts of one file share while it is read. */
-interface Context extends TensorContext {
+interface Context extends AttrContext {
   nodes: number;
   values: number;
   readonly problems: Diagnostic[];
@@ -26,7 +27,16 @@ const MOST_NAMES = 100;
 /** Parses a ModelProto. Tensors are views of `buf`, which must not change afterwards. */
 export function parseModel(buf: Uint8Array, file: string, open: OpenExternal | undefined): Model {
   const place = new Place(file);
-  const ctx: Context = { place, open, external: [], nodes: 0, values: 0, problems: [], holder: new Map() };
+  const ctx: Context = {
+    place,
+    open,
+    external: [],
+    nodes: 0,
+    values: 0,
+    problems: [],
+    holder: new Map(),
+    subgraph: (w, parent, holder) => readSubgraph(w, parent, ctx, holder),
+  };
   const w = new Wire(buf, 0, buf.length, place);
   const model: Model = {
     irVersion: 0,
@@ -429,178 +439,6 @@ function readNode(
     node.outputs.push(v);
   }
   return { node, inputs, attrs };
-}
-
-/** AttributeType numbers to kinds; the field in which each kind's value stands. */
-const TYPES = new Map<number, AttrKind["kind"]>([
-  [1, "float"],
-  [2, "int"],
-  [3, "string"],
-  [4, "tensor"],
-  [5, "graph"],
-  [6, "floats"],
-  [7, "ints"],
-  [8, "strings"],
-  [9, "tensors"],
-  [10, "graphs"],
-  [11, "sparse"],
-  [12, "sparses"],
-  [13, "type"],
-  [14, "types"],
-]);
-const FIELD_KIND = new Map<number, AttrKind["kind"]>([
-  [2, "float"],
-  [3, "int"],
-  [4, "string"],
-  [5, "tensor"],
-  [6, "graph"],
-  [7, "floats"],
-  [8, "ints"],
-  [9, "strings"],
-  [10, "tensors"],
-  [11, "graphs"],
-  [14, "type"],
-  [15, "types"],
-  [22, "sparse"],
-  [23, "sparses"],
-]);
-
-/** AttributeProto. The type comes first, since it says which field counts; files older than IR 2 leave it out. */
-function readAttr(w: Wire, g: Graph, ctx: Context, holder?: Node): [string, Attr] {
-  let name = "";
-  let ref = "";
-  let doc: string | undefined;
-  let type = 0;
-  let filled: AttrKind["kind"] | undefined;
-  while (w.next()) {
-    if (w.field === 1) name = w.text();
-    else if (w.field === 13) doc = w.text();
-    else if (w.field === 20) type = w.int32();
-    else if (w.field === 21) ref = w.text();
-    else {
-      filled ??= FIELD_KIND.get(w.field);
-      w.skip();
-    }
-  }
-  w.pos = w.start;
-  const depth = ctx.place.path.push(`attribute "${name}"`) - 1;
-  if (name === "") throw w.bad("an attribute without name");
-  const kind = TYPES.get(type) ?? (type === 0 ? filled : undefined);
-  if (kind === undefined && ref === "") throw w.bad(type === 0 ? "an attribute without type and value" : `attribute type ${type}`);
-  const unknown: Uint8Array[] = [];
-  const value: AttrKind = ref !== "" ? refAttr(w, ref, type, unknown) : valueAttr(w, kind!, g, ctx, unknown, holder);
-  ctx.place.path.length = depth;
-  return [name, { ...value, ...(doc !== undefined && { doc }), ...(unknown.length > 0 && { unknown }) }];
-}
-
-const HEAD = new Set([1, 13, 20, 21]);
-
-function refAttr(w: Wire, value: string, of: number, unknown: Uint8Array[]): AttrKind {
-  while (w.next()) {
-    if (HEAD.has(w.field)) w.skip();
-    else unknown.push(w.raw());
-  }
-  return { kind: "ref", value, of };
-}
-
-/** Absent numbers and strings have protobuf's defaults; an absent graph, tensor or type is a damaged file. */
-function valueAttr(w: Wire, kind: AttrKind["kind"], g: Graph, ctx: Context, unknown: Uint8Array[], holder: Node | undefined): AttrKind {
-  let int: number | bigint = 0;
-  let float = 0;
-  let bytes: Uint8Array = new Uint8Array(0);
-  const ints: (number | bigint)[] = [];
-  const floats: number[] = [];
-  const strings: Uint8Array[] = [];
-  const tensors: TensorData[] = [];
-  const graphs: Graph[] = [];
-  const types: ValueType[] = [];
-  const sparses: SparseTensor[] = [];
-  while (w.next()) {
-    if (HEAD.has(w.field)) {
-      w.skip();
-      continue;
-    }
-    if (FIELD_KIND.get(w.field) !== kind) {
-      unknown.push(w.raw());
-      continue;
-    }
-    switch (kind) {
-      case "int":
-        int = w.int();
-        break;
-      case "float":
-        float = w.float();
-        break;
-      case "string":
-        bytes = w.bytes();
-        break;
-      case "ints":
-        w.ints(ints);
-        break;
-      case "floats":
-        w.floats(floats);
-        break;
-      case "strings":
-        strings.push(w.bytes());
-        ctx.place.limit("strings", strings.length);
-        break;
-      case "tensor":
-      case "tensors":
-        tensors.push(readTensor(w.message(), ctx, true).data);
-        break;
-      case "graph":
-      case "graphs":
-        graphs.push(readSubgraph(w.message(), g, ctx, holder));
-        break;
-      case "type":
-      case "types": {
-        const m = w.message();
-        types.push(readType(m) ?? { kind: "opaque", bytes: m.buf.subarray(m.start, m.end) });
-        break;
-      }
-      case "sparse":
-      case "sparses":
-        sparses.push(readSparse(w.message(), ctx, true).sparse);
-    }
-  }
-  const one = <T>(list: readonly T[]): T => {
-    if (list.length !== 1) throw w.bad(`${list.length} values in an attribute of kind "${kind}"`);
-    return list[0]!;
-  };
-  switch (kind) {
-    case "int":
-      return { kind, value: int };
-    case "float":
-      return { kind, value: float };
-    case "string":
-      return { kind, value: bytes };
-    case "ints":
-      return { kind, value: ints };
-    case "floats":
-      return { kind, value: floats };
-    case "strings":
-      return { kind, value: strings };
-    case "tensor":
-      return { kind, value: one(tensors) };
-    case "tensors":
-      return { kind, value: tensors };
-    case "graph":
-      return { kind, value: one(graphs) };
-    case "graphs":
-      return { kind, value: graphs };
-    case "type":
-      return { kind, value: one(types) };
-    case "types":
-      return { kind, value: types };
-    case "sparse":
-      return { kind, value: one(sparses) };
-    case "sparses":
-      return { kind, value: sparses };
-    case "ref":
-      throw w.bad("internal: ref");
-    default:
-      return kind satisfies never;
-  }
 }
 
 function readSubgraph(w: Wire, parent: Graph, ctx: Context, holder: Node | undefined): Graph {
