@@ -75,7 +75,7 @@ export type StepName = (typeof STEPS)[number];
 const EFFORT_STEPS: Readonly<Record<ImproveEffort, readonly StepName[]>> = {
   fast: [],
   default: ["ranges", "rounding", "rounding-symmetric"],
-  best: ["ranges", "rounding", "variants", "ranges-behind", "rounding-symmetric", "bias", "equalize", "smooth", "learned"],
+  best: STEPS,
 };
 
 /** What steps work on. */
@@ -89,6 +89,8 @@ interface State {
   best: PlanBundle;
   /** What the next walk starts from: the best plan, or one whose ranges are better with its weights aside. */
   base: PlanBundle;
+  /** How the layers of the best plan were solved: later walks do it the same way. */
+  options: SolveOptions;
   /** The solved layers in the best plan. */
   solved: readonly Solved[];
   verdict: Verdict;
@@ -131,6 +133,7 @@ export async function improvePlan(ctx: ImproveContext): Promise<PlanBundle> {
       steps: [...ctx.bundle.plan.steps],
       best: ctx.bundle,
       base: ctx.bundle,
+      options: CLOSED_FORM,
       solved: [],
       verdict: await judge.measure(ctx.bundle),
     };
@@ -270,18 +273,18 @@ const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
   // With the prefix repaired layer by layer another calibrator may be best than behind round-to-nearest weights.
   "ranges-behind": async (s) => {
     for (const { spec, bundle } of otherRanges(s)) {
-      const solved = await solve(s, s.model, bundle, CLOSED_FORM);
+      const solved = await solve(s, s.model, bundle, s.options);
       await trySolved(s, "ranges-behind", withSolved(bundle, solved, ROUNDED), solved, spec);
     }
   },
   rounding: (s) => solveStep(s, "rounding", { ...CLOSED_FORM, ...(s.ctx.effort === "best" && HARDER) }),
   // Towards W instead of W*: where many branches are summed, repairing the prefix in every one of them can be too much.
   "rounding-symmetric": async (s) => {
-    if (!solvedAlready(s)) await solveStep(s, "rounding-symmetric", { ...CLOSED_FORM, asymmetric: false });
+    if (!solvedAlready(s) || s.ctx.effort === "best") await solveStep(s, "rounding-symmetric", { ...CLOSED_FORM, asymmetric: false });
   },
   // The full bias correction alone, on round-to-nearest weights: a part of both above.
   bias: async (s) => {
-    if (!solvedAlready(s)) await solveStep(s, "bias", { ...CLOSED_FORM, asymmetric: false, keepCodes: true });
+    if (!fewBits(s) || !solvedAlready(s)) await solveStep(s, "bias", { ...CLOSED_FORM, asymmetric: false, keepCodes: true });
   },
   equalize: (s) => rescaleStep(s, "equalize"),
   smooth: (s) => rescaleStep(s, "smooth"),
@@ -299,8 +302,10 @@ const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
 
 /** One walk over the layers of the best plan so far. */
 async function solveStep(s: State, step: string, options: SolveOptions): Promise<void> {
+  const before = s.solved;
   const solved = await solve(s, s.model, s.base, options);
   await trySolved(s, step, withSolved(s.base, solved, options.keepCodes ? "bias corrected" : ROUNDED), solved);
+  if (s.solved !== before) s.options = options;
 }
 
 /** Strengths of smoothing that are tried. */
@@ -343,7 +348,7 @@ async function tryRescaled(s: State, step: string, rescaled: Rescaling, detail: 
     const outputs = new Set(model.graph.outputs.map((v) => v.name));
     bundle = withRanges(s.base, stats, calibratorOf(spec) ?? minmax, spec, outputs);
   }
-  const solved = await solve(s, model, bundle, CLOSED_FORM);
+  const solved = await solve(s, model, bundle, s.options);
   const weights = new Set(solved.map((x) => x.layer.weight.value.name));
   await trySolved(s, step, withSolved(withConstants(bundle, model, changed, weights, step), solved, ROUNDED), solved, detail, model);
 }
