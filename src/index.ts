@@ -17,6 +17,7 @@ export {
   qatTrain,
 } from "./finetune.ts";
 export { type Forecast, forecast } from "./forecast.ts";
+export { type LintFinding, lint } from "./lint.ts";
 export type { Model } from "./graph/ir.ts";
 export { loadModel, readModel, saveModel, writeModel } from "./graph/onnx/index.ts";
 export { type Inspection, inspect } from "./inspect.ts";

@@ -47,7 +47,7 @@ export type Options = Readonly<Record<string, Option>>;
 export const EFFORTS = ["fast", "default", "best"] as const;
 export type Effort = (typeof EFFORTS)[number];
 export const CALIBRATOR_CHOICES = ["auto", "minmax", "percentile", "entropy", "mse"] as const;
-export const RECIPES = ["auto", "int8", "int8-dynamic", "int8-weights"] as const;
+export const RECIPES = ["auto", "int8", "int8-dynamic", "int8-weights", "int4-weights", "int2-weights"] as const;
 
 /** Calibrate samples that are used when nothing else is asked for. */
 export const DEFAULT_SAMPLES = 256;
@@ -187,6 +187,15 @@ export const QAT_IMPORT = {
   plan: { type: "text", hint: "FILE", help: "the plan that qc qat insert was given" },
   list: { type: "text", hint: "FILE", help: "the list that qc qat insert wrote" },
   out: { type: "text", short: "o", hint: "FILE", help: "the trained plan (default: MODEL.plan.json)" },
+} as const satisfies Options;
+
+export const LINT = {
+  target: DECIDE.target,
+  withBuilder: {
+    type: "flag",
+    help: "ask NVIDIA's parser and builder too: a Python with tensorrt_rtx_bindings, on the path or named by QC_TENSORRT_PYTHON",
+  },
+  sarif: { type: "text", hint: "FILE", help: "write the findings as SARIF 2.1.0, for code scanning" },
 } as const satisfies Options;
 
 export const OUT = { out: { type: "text", short: "o", hint: "FILE", help: "where to write" } } as const satisfies Options;

@@ -1,4 +1,5 @@
-import { APPLY, CALIBRATE, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE } from "../options.ts";
+import { CHECK } from "../gate-options.ts";
+import { APPLY, CALIBRATE, LINT, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE } from "../options.ts";
 import { type Command, command } from "./command.ts";
 
 const MODEL = { name: "MODEL", help: "an ONNX file" } as const;
@@ -85,6 +86,17 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     examples: ["qc qat import trained.onnx --plan model.int8.plan.json --list model.trainable.qat.json -o model.qat.plan.json"],
     load: () => import("./commands/qat-import.ts"),
   }),
+  check: command({
+    summary: "accuracy, size and latency against a reference or a baseline; exit 3 below the gate",
+    args: [{ name: "MODEL", help: "a reference and a candidate; one model with --baseline or --save-baseline", many: true }],
+    options: CHECK,
+    examples: [
+      "qc check model.onnx model.int8.onnx --data set.yaml --gate gate.yaml",
+      "qc check model.onnx --data set.yaml --save-baseline baseline.json",
+      "qc check model.int8.onnx --data set.yaml --baseline baseline.json --junit check.xml",
+    ],
+    load: () => import("./commands/check.ts"),
+  }),
   explain: command({
     summary: "why a node is as it is: site, scheme, range, rule, reason for a skip",
     args: [
@@ -94,6 +106,13 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     options: {},
     examples: ["qc explain model.int8.plan.json", "qc explain model.int8.onnx 'head.*'"],
     load: () => import("./commands/explain.ts"),
+  }),
+  lint: command({
+    summary: "is this graph legal for the target, and what will run slowly there; exit 3 when it is not legal",
+    args: [MODEL],
+    options: LINT,
+    examples: ["qc lint model.int8.onnx --target tensorrt", "qc lint model.onnx -t tensorrt:sm89 --with-builder --sarif lint.sarif"],
+    load: () => import("./commands/lint.ts"),
   }),
   inspect: command({
     summary: "inputs, outputs, operators, parameters, bytes, types, opsets",

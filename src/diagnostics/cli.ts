@@ -52,6 +52,15 @@ export const CLI = {
     error(`No way back to float for ${list(f.nodes)}`, "Give the float model; only QuantizeLinear and DequantizeLinear can be taken out."),
   "cli/bad-config": (f: { readonly file: string; readonly key: string; readonly nearest?: string | undefined }) =>
     error(`Unknown key "${f.key}" in "${f.file}"`, hint(f.nearest, "See the option table in the README.")),
+  "cli/no-builder": (f: { readonly tried: readonly string[] }) =>
+    error(
+      `No Python here has tensorrt_rtx_bindings: tried ${list(f.tried)}`,
+      "pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings (NVIDIA's licence), and name that Python in QC_TENSORRT_PYTHON.",
+    ),
+  "cli/builder-failed": (f: { readonly python: string; readonly reason: string }) =>
+    error(`The builder gave no answer: ${f.reason}`, `Run it by hand with "${f.python}", or leave out --with-builder.`),
+  "cli/builder-target": (f: { readonly target: string }) =>
+    error(`--with-builder asks NVIDIA's builder, and the target is "${f.target}"`, "Use it with --target tensorrt."),
   "cli/not-built": (f: { readonly what: string; readonly missing: string }) =>
     error(`${f.what}: "${f.missing}" is not there`, "Run the command that makes it first, or take a release that ships it."),
 } as const satisfies Section;

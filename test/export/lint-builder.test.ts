@@ -23,14 +23,14 @@ test.skipIf(!python)(
       writeFileSync(path, writeModel(randomQuantized(SEED + i)));
       return path;
     });
-    const out = execFileSync(python!, [resolve(import.meta.dirname, "builder.py"), "SM89", ...files], {
+    const out = execFileSync(python!, [resolve(import.meta.dirname, "../../tools/tensorrt-builder.py"), "SM89", ...files], {
       encoding: "utf8",
       maxBuffer: 2 ** 28,
     });
     const verdicts = out
       .trim()
       .split("\n")
-      .map((l) => JSON.parse(l) as { file: string; taken: boolean; error: string });
+      .map((l) => JSON.parse(l) as { taken: boolean; errors: { text: string }[] });
     const confusion = { bothTake: 0, bothRefuse: 0, linterAlone: 0, builderAlone: 0 };
     const apart: string[] = [];
     verdicts.forEach((v, i) => {
@@ -39,7 +39,7 @@ test.skipIf(!python)(
       if (takes === v.taken) confusion[takes ? "bothTake" : "bothRefuse"]++;
       else {
         confusion[takes ? "builderAlone" : "linterAlone"]++;
-        apart.push(`g${SEED + i}: ${takes ? v.error : found.map((f) => `${f.rule} ${f.text}`).join("; ")}`);
+        apart.push(`g${SEED + i}: ${takes ? v.errors.map((e) => e.text).join("; ") : found.map((f) => `${f.rule} ${f.text}`).join("; ")}`);
       }
     });
     rmSync(folder, { recursive: true });

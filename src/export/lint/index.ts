@@ -4,7 +4,7 @@ import type { Target } from "../../plan/target.ts";
 import { LINT_RULES } from "./rules.ts";
 import type { LintFinding } from "./types.ts";
 
-export { printLintJson, printSarif } from "./print.ts";
+export { LEVEL, type LintSubject, lintDocument, printLintJson, printSarif } from "./print.ts";
 export { LINT_RULES } from "./rules.ts";
 export type { LintFinding, LintKind, LintRule } from "./types.ts";
 

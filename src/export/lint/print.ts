@@ -9,13 +9,19 @@ export interface LintSubject {
   readonly version: string;
 }
 
-/** One JSON document: subject, findings, counts. */
-export function printLintJson(findings: readonly LintFinding[], subject: LintSubject): string {
+/** One document: subject, findings, counts. */
+export function lintDocument(findings: readonly LintFinding[], subject: LintSubject) {
   const count = (kind: LintKind): number => findings.filter((f) => f.kind === kind).length;
-  return `${JSON.stringify({ schema: "qc.lint/1", ...subject, counts: { reject: count("reject"), meaning: count("meaning"), slow: count("slow") }, findings }, null, 2)}\n`;
+  const counts = { reject: count("reject"), meaning: count("meaning"), slow: count("slow") };
+  return { schema: "qc.lint/1", ...subject, counts, findings };
 }
 
-const LEVEL: Readonly<Record<LintKind, "error" | "warning" | "note">> = { reject: "error", meaning: "error", slow: "warning" };
+export function printLintJson(findings: readonly LintFinding[], subject: LintSubject): string {
+  return `${JSON.stringify(lintDocument(findings, subject), null, 2)}\n`;
+}
+
+/** Severity of a kind: what a target refuses or computes otherwise is an error. */
+export const LEVEL: Readonly<Record<LintKind, "error" | "warning" | "note">> = { reject: "error", meaning: "error", slow: "warning" };
 
 /** SARIF 2.1.0, for code scanning: one run, the rules that were asked, a result for each finding with the node as logical location. */
 export function printSarif(findings: readonly LintFinding[], subject: LintSubject): string {
