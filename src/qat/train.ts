@@ -5,8 +5,8 @@ import { Emit } from "../grad/index.ts";
 import type { Model, Value } from "../graph/ir.ts";
 import { tensorType, type ValueType } from "../graph/types.ts";
 import type { PlanBundle, StepRecord } from "../plan/types.ts";
-import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
-import { type Augmentation, augment, fittingAugmentations } from "./augment.ts";
+import type { Runtime } from "../runtime/types.ts";
+import { type BatchSource, batches } from "./batches.ts";
 import { initialState, openSteps, runSteps, type TrainState } from "./driver.ts";
 import { graft } from "./graft.ts";
 import { Judge, type Judged } from "./judge.ts";
@@ -168,15 +168,6 @@ const shapeIn = (types: ReadonlyMap<string, ValueType>) => (v: Value) => {
   return type?.kind === "tensor" ? (type.shape as readonly number[] | undefined) : undefined;
 };
 
-function labelFeed(t: Targets, picked: readonly number[]): Tensor {
-  if (t.kind === "classes") return { dtype: "int64", dims: [picked.length], data: BigInt64Array.from(picked, (i) => t.of[i]!) };
-  const data = new Float32Array(picked.length * t.each);
-  picked.forEach((i, at) => {
-    data.set(t.of.subarray(i * t.each, (i + 1) * t.each), at * t.each);
-  });
-  return { dtype: "float32", dims: t.shape, data };
-}
-
 /** Shape of the first float output at the batch. */
 function firstOutput(model: Model, types: ReadonlyMap<string, ValueType>): readonly number[] | undefined {
   const first = model.graph.outputs.find(isFloat(types));
@@ -264,13 +255,10 @@ async function stepGraph(
   return graph;
 }
 
-interface Descent {
+interface Descent extends BatchSource {
   readonly graph: StepGraph;
   readonly judge: Judge;
   readonly start: Judged;
-  readonly samples: readonly Sample[];
-  readonly labels: Targets | undefined;
-  readonly size: number;
   readonly accumulate: number;
   readonly began: number;
   readonly none: Omit<QatResult, "seconds">;
@@ -372,32 +360,6 @@ async function descend(t: TrainQat, o: QatOptions, d: Descent): Promise<QatResul
 function divisorBelow(n: number, most: number): number {
   for (let c = Math.min(n, most); c > 1; c--) if (n % c === 0) return c;
   return 1;
-}
-
-/** Batch of a step: a shuffled pass over the samples after another, changed by augmentation; both follow from seed and step alone. */
-function batches(o: QatOptions, d: Descent): (step: number) => Promise<Feeds> {
-  const n = d.samples.length;
-  let epoch = -1;
-  let order: number[] = [];
-  return async (step) => {
-    const picked: number[] = [];
-    for (let i = 0; i < d.size; i++) {
-      const at = step * d.size + i;
-      const e = Math.floor(at / n);
-      if (e !== epoch) {
-        epoch = e;
-        order = new Random(o.seed * 1_000_003 + e).shuffle(Array.from({ length: n }, (_, k) => k));
-      }
-      picked.push(order[at % n]!);
-    }
-    const feeds: Record<string, Tensor> = {};
-    for (const [name, tensor] of Object.entries(batchOf(picked.map((i) => d.samples[i]!)))) {
-      const kinds: readonly Augmentation[] = o.augment === "auto" ? fittingAugmentations(tensor.dims, d.labels !== undefined) : o.augment;
-      feeds[name] = augment(tensor, kinds, (o.seed ^ 0x5bd1e995) + step * 2 + 1);
-    }
-    if (d.labels) feeds["labels"] = labelFeed(d.labels, picked);
-    return feeds;
-  };
 }
 
 /** The graph of a step as `trainQat` runs it: for measuring. */
