@@ -348,7 +348,8 @@ async function tryRescaled(s: State, step: string, rescaled: Rescaling, detail: 
     const outputs = new Set(model.graph.outputs.map((v) => v.name));
     bundle = withRanges(s.base, stats, calibratorOf(spec) ?? minmax, spec, outputs);
   }
-  const solved = await solve(s, model, bundle, s.options);
+  // The codes so far are of other weights.
+  const solved = await solve(s, model, bundle, { ...s.options, keepCodes: false });
   const weights = new Set(solved.map((x) => x.layer.weight.value.name));
   await trySolved(s, step, withSolved(withConstants(bundle, model, changed, weights, step), solved, ROUNDED), solved, detail, model);
 }
