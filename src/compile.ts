@@ -9,9 +9,11 @@ import { writeModel } from "./graph/onnx/index.ts";
 import { pathOfNode } from "./graph/walk.ts";
 import { sha256 } from "./io/hash.ts";
 import { type Job, RUN_KEYS, type RunOptions, refuseErrors, type StageFacts, withJob } from "./job.ts";
+import { type Mix, mixOf, pinned, pinsOf } from "./mix.ts";
 import { DEFAULT_SAMPLES, type Effort, type Parsed, QUANTIZE, type QuantizeFlags, settle } from "./options.ts";
 import { checkOutputs, namesOf, type OutputNames, writeOutputs } from "./outputs.ts";
 import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
+import type { Pin } from "./plan/schemes.ts";
 import type { Target } from "./plan/target.ts";
 import { targetOf } from "./plan/targets/index.ts";
 import type { PlanBundle } from "./plan/types.ts";
@@ -43,6 +45,9 @@ export interface Settled {
   readonly target: Target;
   readonly recipe: Recipe;
   readonly budget: readonly Limit[];
+  readonly pins: readonly Pin[];
+  /** A scheme for each layer, when the budget asks for a search. */
+  readonly mix: Mix | undefined;
 }
 
 /** The whole compiler. Each line is a stage; what passes between them is data. */
@@ -92,7 +97,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
     );
     const plan = await job.stage(
       "improve",
-      () => improve(job, prepared, chosen, calibrated, data, wish),
+      () => improve(job, prepared, proposal, chosen, calibrated, data, wish),
       (b) => improveFacts(chosen, b),
     );
     const model = await job.stage(
@@ -148,14 +153,15 @@ export function settleWish(given: QuantizeOptions): Settled {
 }
 
 /** Without data there are no ranges: weights only, or activations quantized while running where the target is fast at that. */
-export function settleDecisions<T extends { readonly target: string; readonly recipe: string; readonly budget: string | undefined }>(
-  options: T,
-  hasData: boolean,
-): Omit<Settled, "options"> & { readonly options: T } {
+export function settleDecisions<
+  T extends { readonly target: string; readonly recipe: string; readonly budget?: string | undefined; readonly scheme?: readonly string[] },
+>(options: T, hasData: boolean): Omit<Settled, "options"> & { readonly options: T } {
   const target = targetOf(options.target);
   const without = target.name === "ort-cpu" ? "int8-dynamic" : "int8-weights";
   const recipe = recipeOf(options.recipe !== "auto" ? options.recipe : hasData ? "int8" : without);
-  return { options, target, recipe, budget: options.budget === undefined ? [] : parseBudget(options.budget) };
+  const budget = options.budget === undefined ? [] : parseBudget(options.budget);
+  const pins = pinsOf(options.scheme ?? []);
+  return { options, target, recipe, budget, pins, mix: hasData ? mixOf({ recipe, budget }, pins) : undefined };
 }
 
 /** The source, taken back to float where that is asked for; it is compared with as it was given. */
@@ -190,14 +196,22 @@ export async function prepare(job: Job, read: Source, data: DataSet | undefined)
 export function propose(
   read: Source,
   prepared: Prepared,
-  { options, target, recipe }: Pick<Settled, "target" | "recipe"> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
+  {
+    options,
+    target,
+    recipe,
+    pins,
+    mix,
+  }: Pick<Settled, "target" | "recipe"> &
+    Partial<Pick<Settled, "pins" | "mix">> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
 ): Proposal {
   const proposal = proposeSites({
     model: prepared.model,
     types: prepared.types,
     target,
-    recipe,
+    recipe: mix?.start ?? recipe,
     skip: options.skip,
+    ...(pins && pins.length > 0 && { schemes: pinned(prepared.model, pins) }),
     source: read.hashes,
     prepare: prepared.version,
     tool: TOOL,
@@ -243,13 +257,18 @@ function calibrateFor(
 async function improve(
   job: Job,
   prepared: Prepared,
+  proposal: Proposal,
   bundle: PlanBundle,
   calibrated: Calibrated | undefined,
   data: DataSet | undefined,
   wish: Settled,
 ): Promise<PlanBundle> {
-  const { options, target } = wish;
+  const { options, target, mix } = wish;
   const effort = options.effort as Effort;
+  if (mix !== undefined && data !== undefined) {
+    const { solveMix } = await import("./search.ts");
+    return solveMix(job, { mix, prepared, proposal, bundle, calibrated, data, target, options });
+  }
   if (effort === "fast" || data === undefined) return bundle;
   const { improvePlan } = await import("./ptq/improve.ts");
   return improvePlan({
@@ -295,10 +314,10 @@ function provenanceOf(bundle: PlanBundle): [string, string][] {
 
 /** Samples that verify runs at most, and how it spends time. More samples narrow the intervals; the report prints how many there were. */
 export const VERIFY = {
-  fast: { samples: 64, layerSamples: 4, rounds: 10 },
-  default: { samples: 512, layerSamples: 16, rounds: 40 },
-  best: { samples: 4096, layerSamples: 32, rounds: 100 },
-} as const satisfies Record<Effort, { samples: number; layerSamples: number; rounds: number }>;
+  fast: { samples: 64, referenceSamples: 16, layerSamples: 4, rounds: 10 },
+  default: { samples: 512, referenceSamples: 128, layerSamples: 16, rounds: 40 },
+  best: { samples: 4096, referenceSamples: 512, layerSamples: 32, rounds: 100 },
+} as const satisfies Record<Effort, { samples: number; referenceSamples: number; layerSamples: number; rounds: number }>;
 
 async function verifyModel(
   job: Job,
@@ -331,6 +350,7 @@ async function verifyModel(
     data: o.data,
     indices,
     layerSamples: spend.layerSamples,
+    referenceSamples: spend.referenceSamples,
     latencyRounds: spend.rounds,
     deployed: DEPLOYED,
     session: sessionOf(o.data, options),

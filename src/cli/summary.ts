@@ -101,7 +101,7 @@ function noiseLines(levels: readonly LevelReport[], held: string | undefined): s
   return deployed.outputs.slice(0, 4).map((o, i) => {
     const exact = reference.outputs.find((x) => x.name === o.name)!;
     const agree = o.agreement === undefined ? "" : ` · same argmax ${(100 * o.agreement.rate).toFixed(1)} % of ${o.agreement.rows}`;
-    const tail = `${o.name}: ${db(o.sqnrDb)} deployed, ${db(exact.sqnrDb)} exact · worst ${db(o.worst.sqnrDb)} (${o.worst.sample}) · cosine ${o.cosine.toFixed(5)}${agree}`;
+    const tail = `${o.name}: ${db(o.sqnrDb)} deployed, ${db(exact.sqnrDb)} exact${exact.n < o.n ? ` on ${exact.n}` : ""} · worst ${db(o.worst.sqnrDb)} (${o.worst.sample}) · cosine ${o.cosine.toFixed(5)}${agree}`;
     return row(
       i === 0 && held !== undefined ? "verify" : "",
       i === 0 ? "SQNR" : "",

@@ -20,6 +20,8 @@ export interface CompareOptions {
   readonly indices: readonly number[];
   /** Levels at which the quantized model runs. The float model runs at the last of them. */
   readonly levels: readonly OptLevel[];
+  /** Samples, the first ones, that the levels before the last run; default all. They cost more and need fewer. */
+  readonly referenceSamples?: number | undefined;
   readonly session?: Pick<SessionOptions, "threads" | "provider" | "state">;
   readonly report: Report;
   readonly signal?: AbortSignal | undefined;
@@ -31,6 +33,8 @@ const WINDOW = 4;
 
 export interface Compared {
   readonly levels: readonly LevelReport[];
+  /** The last level on the samples that the levels before it ran: what may be held against theirs. */
+  readonly common: LevelReport;
   /** Still open: latency is measured on them. Release when done. */
   readonly float: Session;
   readonly quantized: readonly Session[];
@@ -52,19 +56,26 @@ export async function compareModels(o: CompareOptions): Promise<Compared> {
     });
   const [float, ...quantized] = await Promise.all([open(o.float, deployed), ...o.levels.map((l) => open(o.quantized, l))]);
   const names = outputNames(float!, quantized[0]!);
-  const folds = o.levels.map((level) => new LevelFold(level, names, o.data.metric, o.indices.length));
+  const few = Math.min(o.indices.length, o.referenceSamples ?? o.indices.length);
+  const last = o.levels.length - 1;
+  const folds = o.levels.map((level, k) => new LevelFold(level, names, o.data.metric, k < last ? few : o.indices.length));
+  const common = few < o.indices.length ? new LevelFold(deployed, names, undefined, few) : undefined;
   const queue: Promise<{ sample: Sample; x: Outputs; y: readonly Outputs[] }>[] = [];
   const start = async (index: number) => {
     const sample = await o.data.sample(index);
-    const [x, ...y] = await Promise.all([float!.run(sample.feeds), ...quantized.map((s) => s.run(sample.feeds))]);
+    const runs = started++ < few ? quantized : quantized.slice(last);
+    const [x, ...y] = await Promise.all([float!.run(sample.feeds), ...runs.map((s) => s.run(sample.feeds))]);
     return { sample, x: x!, y };
   };
+  let started = 0;
   let first: Sample | undefined;
   let done = 0;
   const finish = async () => {
     const { sample, x, y } = await queue.shift()!;
     first ??= sample;
-    for (let k = 0; k < folds.length; k++) folds[k]!.add(x, y[k]!, sample);
+    const skipped = folds.length - y.length;
+    for (const [k, out] of y.entries()) folds[skipped + k]!.add(x, out, sample);
+    if (skipped === 0) common?.add(x, y[last]!, sample);
     o.onProgress?.(++done, o.indices.length);
   };
   const window = o.session?.state === undefined ? WINDOW : 1;
@@ -76,7 +87,8 @@ export async function compareModels(o: CompareOptions): Promise<Compared> {
     if (queue.length >= window) await finish();
   }
   while (queue.length > 0) await finish();
-  return { levels: folds.map((f) => f.result(o.report)), float: float!, quantized, first };
+  const levels = folds.map((f) => f.result(o.report));
+  return { levels, common: common?.result(() => {}) ?? levels[last]!, float: float!, quantized, first };
 }
 
 type Outputs = Readonly<Record<string, Tensor>>;
