@@ -3,6 +3,7 @@ import { CHECK } from "./diagnostics/check.ts";
 import { CLI } from "./diagnostics/cli.ts";
 import { DATA } from "./diagnostics/data.ts";
 import { EXPORT } from "./diagnostics/export.ts";
+import { GATE } from "./diagnostics/gate.ts";
 import { GRAD } from "./diagnostics/grad.ts";
 import { GRAPH } from "./diagnostics/graph.ts";
 import { IO } from "./diagnostics/io.ts";
@@ -15,7 +16,7 @@ import { RUNTIME } from "./diagnostics/runtime.ts";
  * Everything qc can tell a user. The table turns facts into `text` (what is wrong, with every fact quoted) and `note` (what to do now);
  * the rest of the code passes facts.
  */
-const TABLE = { ...GRAPH, ...IO, ...RUNTIME, ...DATA, ...PREPARE, ...GRAD, ...CALIBRATE, ...PLAN, ...EXPORT, ...QAT, ...CHECK, ...CLI };
+const TABLE = { ...GRAPH, ...IO, ...RUNTIME, ...DATA, ...PREPARE, ...GRAD, ...CALIBRATE, ...PLAN, ...EXPORT, ...QAT, ...CHECK, ...GATE, ...CLI };
 
 export type DiagnosticCode = keyof typeof TABLE;
 /** A row may take no facts at all. */

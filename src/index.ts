@@ -2,6 +2,7 @@
  * The API. Every function takes typed options (the command line's, in camel case; unknown keys are errors), an `AbortSignal`, and a
  * callback for what happens meanwhile. Failures are `QcError`s with diagnostics.
  */
+export { type Baseline, type CheckOptions, type CheckResult, check } from "./check.ts";
 export { type QuantizeOptions, type QuantizeResult, quantize } from "./compile.ts";
 export { type Diagnostic, type DiagnosticCode, explain as explainDiagnostic, QcError } from "./diagnostics.ts";
 export { type Explanation, explain } from "./explain.ts";

@@ -1,0 +1,37 @@
+import { type Options, QUANTIZE } from "./options.ts";
+
+const { data, seed, threads, memory, provider } = QUANTIZE;
+
+export const CHECK = {
+  data,
+  gate: {
+    type: "text",
+    short: "g",
+    hint: "FILE",
+    help: "limits and their severity (default: size 10 %, latency 5 %, accuracy 3 %, throughput 20 %)",
+  },
+  samples: { type: "number", hint: "N", integer: true, min: 1, help: "held-out samples to compare on (default: all)" },
+  rounds: {
+    type: "number",
+    hint: "N",
+    integer: true,
+    min: 0,
+    default: 60,
+    help: "interleaved rounds of timing; 0 leaves times and memory out",
+  },
+  level: {
+    type: "choice",
+    of: ["disabled", "basic", "extended", "layout", "all"],
+    default: "all",
+    help: "graph optimization level at which both run",
+  },
+  baseline: { type: "text", hint: "FILE", help: "compare with what this file holds instead of a reference model" },
+  saveBaseline: { type: "text", hint: "FILE", help: "keep what was measured of the only model given" },
+  junit: { type: "text", hint: "FILE", help: "write JUnit XML" },
+  markdown: { type: "text", hint: "FILE", help: "write a summary for a pull request" },
+  github: { type: "flag", help: "print annotations for GitHub Actions" },
+  seed,
+  threads,
+  memory,
+  provider,
+} as const satisfies Options;
