@@ -47,7 +47,7 @@ export type Options = Readonly<Record<string, Option>>;
 export const EFFORTS = ["fast", "default", "best"] as const;
 export type Effort = (typeof EFFORTS)[number];
 export const CALIBRATOR_CHOICES = ["auto", "minmax", "percentile", "entropy", "mse"] as const;
-export const RECIPES = ["auto", "int8", "int8-dynamic", "int8-weights", "int4-weights", "int2-weights"] as const;
+export const RECIPES = ["auto", "int8", "int8-dynamic", "int8-weights", "int4-weights", "int2-weights", "w4a8"] as const;
 
 /** Calibrate samples that are used when nothing else is asked for. */
 export const DEFAULT_SAMPLES = 256;
@@ -100,6 +100,11 @@ const DECIDE = {
     help: "how ranges are chosen; auto takes what errs least at the output, on samples that did not set the ranges",
   },
   budget: { type: "text", short: "b", hint: "LIMITS", help: "such as 'drop<=0.5%,size<=4MB'; exit 3 when it is missed" },
+  scheme: {
+    type: "list",
+    hint: "PATTERN=SCHEME",
+    help: "pin layers: 'head.*=w8a8', 'op:Gemm=float'; schemes are float, w8a8, w4a8, w8, w4, w4b64 …",
+  },
   skip: { type: "list", short: "s", hint: "PATTERN", help: "leave nodes in float: names, globs ('head.*') or op:Softmax" },
   effort: {
     type: "choice",
@@ -149,7 +154,7 @@ export const APPLY = {
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL.int8.onnx)" },
 } as const satisfies Options;
 
-const { budget: _budget, ...CHOOSE } = DECIDE;
+const { budget: _budget, scheme: _scheme, ...CHOOSE } = DECIDE;
 export const QAT_TRAIN = {
   ...DATA,
   plan: { type: "text", hint: "FILE", help: "the plan to start from (default: the one that qc plan makes)" },

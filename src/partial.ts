@@ -126,7 +126,7 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
     if (file !== undefined) checkOutputs([file], [read.path, options.stats, options.data]);
     const data = await openSet(job, read.model, options);
     const prepared = await job.stage("prepare", () => prepare(job, read, data));
-    const proposal = propose(read, prepared, wish);
+    const proposal = propose(read, prepared, { ...wish, mix: undefined });
     const calibrated =
       options.stats === undefined || proposal.values.length === 0
         ? undefined

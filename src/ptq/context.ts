@@ -4,6 +4,7 @@ import type { Node, Value } from "../graph/ir.ts";
 import { type OpFacts, opFacts } from "../graph/ops/index.ts";
 import type { ValueType } from "../graph/types.ts";
 import { allNodes, graphPath, nodeKey } from "../graph/walk.ts";
+import type { Recipe } from "../plan/recipes/index.ts";
 import type { RowCondition, TargetRow, WeightRow } from "../plan/target.ts";
 import type { Scheme, Skip, SkipCode } from "../plan/types.ts";
 import { findRegions, type Region, regionIndex } from "../prepare/regions.ts";
@@ -32,6 +33,8 @@ export class Context {
     for (const n of allNodes(input.model)) this.facts.set(n, opFacts(n));
     for (const n of matchNodes(input.model, input.skip ?? [])) this.skip(n, "user", "left out by --skip");
     for (const n of allNodes(input.model)) {
+      const own = input.schemes?.get(this.nodePath(n));
+      if (own && !own.weight) this.skip(n, "budget", own.because ?? "pinned to float");
       const given = input.floats?.get(this.nodePath(n));
       if (!given || this.skips.has(n)) continue;
       if (ABOUT_ACTIVATIONS.has(given.code))
@@ -89,13 +92,20 @@ export class Context {
 
   /** How a weight of this node is stored, with a quantized activation or without; undefined: the target has no form for the recipe. */
   weightRow(n: Node, withActivation: boolean): WeightRow | undefined {
-    for (const r of this.rows(n)) for (const w of r.weight) if (this.fits(w, withActivation)) return w;
+    const recipe = this.recipeAt(n);
+    for (const r of this.rows(n)) for (const w of r.weight) if (this.fits(w, withActivation, recipe)) return w;
     return undefined;
   }
 
+  /** The recipe, with a node's own scheme in it. */
+  recipeAt(n: Node): Recipe {
+    const { recipe, schemes } = this.input;
+    const own = schemes?.get(this.nodePath(n));
+    return own?.weight ? { ...recipe, weight: own.weight, ...(own.activations === "none" && { activations: "none" }) } : recipe;
+  }
+
   /** Whether a way to store weights is what the recipe asks for. */
-  fits(w: WeightRow, withActivation: boolean): boolean {
-    const { recipe } = this.input;
+  fits(w: WeightRow, withActivation: boolean, recipe: Recipe = this.input.recipe): boolean {
     const want = recipe.weight;
     if (!want || w.withActivation !== withActivation || !sameWidth(w.dtype, want.dtype)) return false;
     // A wish for blocks is met by channels where the form of W4A8 has none (portable); channels by one scale.

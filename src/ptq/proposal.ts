@@ -2,6 +2,7 @@ import type { Model, Node, Use, Value } from "../graph/ir.ts";
 import type { OpFacts, Weight } from "../graph/ops/index.ts";
 import type { ValueType } from "../graph/types.ts";
 import type { Recipe } from "../plan/recipes/index.ts";
+import type { LayerScheme } from "../plan/schemes.ts";
 import type { Target } from "../plan/target.ts";
 import type { Scheme, Skip, WeightForm } from "../plan/types.ts";
 
@@ -16,6 +17,8 @@ export interface ProposeInput {
   readonly skip?: readonly string[];
   /** Nodes (by path) that stay float for a reason found elsewhere: budget, rolled back, unsound ranges. */
   readonly floats?: ReadonlyMap<string, Pick<Skip, "code" | "detail">>;
+  /** Nodes (by path) with a scheme of their own. */
+  readonly schemes?: ReadonlyMap<string, LayerScheme>;
   /** 7-bit weights, for CPUs whose int8 products saturate 16-bit sums. */
   readonly reduceRange?: boolean;
   /** Hashes of the source model and the version of the prepare rules, written into the plan. */

@@ -54,6 +54,7 @@ export function proposeSites(input: ProposeInput): Proposal {
   const dynamic: ComputeNode[] = [];
   for (const [node, facts] of ctx.facts) {
     if (!facts || ctx.skips.has(node)) continue;
+    const { activations } = ctx.recipeAt(node);
     if (facts.trait === "compute") {
       const weight = facts.weights[0];
       if (!weight) {
@@ -64,22 +65,21 @@ export function proposeSites(input: ProposeInput): Proposal {
         ctx.skip(node, "dtype", `its weight is ${weight.constant.dtype}`);
         continue;
       }
-      const both =
-        recipe.activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
+      const both = activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
       const wrong = both && misfit(ctx, { node, weight, row: both });
       if (wrong) {
         ctx.skip(node, "shape", wrong);
         continue;
       }
-      const slow = both && recipe.activations === "static" ? slowForm(ctx, node, weight, compute) : undefined;
+      const slow = both && activations === "static" ? slowForm(ctx, node, weight, compute) : undefined;
       if (slow) {
         ctx.skip(node, "target-slow", slow);
         continue;
       }
-      if (both && recipe.activations === "static" && ctx.activationRow(node)) {
+      if (both && activations === "static" && ctx.activationRow(node)) {
         compute.push({ node, facts, weight });
         weightUses.push({ node, weight, row: both });
-      } else if (both && recipe.activations === "dynamic") {
+      } else if (both && activations === "dynamic") {
         dynamic.push({ node, facts, weight });
         weightUses.push({ node, weight, row: both });
       } else addWeightOnly(ctx, weightUses, node, [weight]);
@@ -87,7 +87,7 @@ export function proposeSites(input: ProposeInput): Proposal {
       const w = facts.weights.filter((x) => x.kind === "recurrent");
       if (w.some((x) => x.constant.dtype !== "float32")) ctx.skip(node, "dtype", "its weights are not float32");
       else {
-        const both = recipe.activations !== "none" && w.length === 2 ? ctx.weightRow(node, true) : undefined;
+        const both = activations !== "none" && w.length === 2 ? ctx.weightRow(node, true) : undefined;
         // Peepholes and a batch-first layout have no dynamic form.
         const plain = node.inputs[7] === undefined && intAttr(node, "layout", 0) === 0 && intAttr(node, "input_forget", 0) === 0;
         if (both && plain) for (const weight of w) weightUses.push({ node, weight, row: both });

@@ -22,7 +22,7 @@ export interface WeightUse {
  */
 export function granularityOf(ctx: Context, use: WeightUse): Granularity {
   const { weight, row } = use;
-  const want = ctx.input.recipe.weight;
+  const want = ctx.recipeAt(use.node).weight;
   const rank = weight.constant.shape.length;
   const product = weight.kind === "product";
   const matrix = !product || ctx.facts.get(use.node)?.bias !== undefined || weight.groups > 1 || rank === 2 || weight.reduce.length > 1;
@@ -123,7 +123,8 @@ function site(
   float32: () => Float32Array,
 ): WeightSite {
   const u = part[0]!;
-  const want = ctx.input.recipe.weight!;
+  const want = ctx.recipeAt(u.node).weight!;
+  const own = ctx.input.schemes?.get(ctx.nodePath(u.node))?.because;
   const symmetric = want.symmetric || u.row.symmetricOnly === true;
   const { dtype } = u.row;
   // Of the 16 levels of 4 bits none is given away; unsigned types have no lowest code to leave out.
@@ -131,7 +132,7 @@ function site(
   const scheme: Scheme = { dtype, symmetric, narrow, granularity };
   const codes = u.weight.kind === "table" && u.row.form === "qdq" && granularity.kind !== "block";
   const form: WeightForm = codes ? "gather-codes" : u.row.form;
-  const because = `${dtype} ${granularity.kind}${part.length > 1 ? `, shared by ${part.length} nodes` : ""}: weight of ${u.node.op}`;
+  const because = `${dtype} ${granularity.kind}${part.length > 1 ? `, shared by ${part.length} nodes` : ""}: weight of ${u.node.op}${own === undefined ? "" : `; ${own}`}`;
   let cache: Float32Array | undefined;
   return {
     value,

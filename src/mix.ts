@@ -1,0 +1,60 @@
+import type { Limit } from "./budget.ts";
+import type { Model } from "./graph/ir.ts";
+import { pathOfNode } from "./graph/walk.ts";
+import type { Limits } from "./mixed/limits.ts";
+import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
+import { type LayerScheme, type Pin, parsePin, parseScheme } from "./plan/schemes.ts";
+import { matchNodes } from "./ptq/match.ts";
+
+/** A scheme for each layer: what the budget and the pins ask for. */
+export interface Mix {
+  /** Schemes that the search may give, and the recipe that its start is proposed by (the best of them everywhere). */
+  readonly ladder: readonly LayerScheme[];
+  readonly start: Recipe;
+  readonly pins: readonly Pin[];
+  readonly limits: Limits;
+  /** The budget as written. */
+  readonly text: string;
+}
+
+/** From the least to the best. The start has the ranges of the 8-bit plan: behind round-to-nearest 4-bit weights they would be a choice by chance. */
+const LADDERS: Readonly<Record<string, { readonly start: "int8" | "int8-weights"; readonly schemes: readonly string[] }>> = {
+  w4a8: { start: "int8", schemes: ["w4a8", "w8a8", "float"] },
+  int8: { start: "int8", schemes: ["w8a8", "float"] },
+  "int8-weights": { start: "int8-weights", schemes: ["w8", "float"] },
+  "int4-weights": { start: "int8-weights", schemes: ["w4", "w8", "float"] },
+};
+
+/** What there is to search; undefined: every layer has the recipe's scheme. Latency alone is met or missed, not searched. */
+export function mixOf(
+  o: { readonly recipe: Recipe; readonly budget: readonly Limit[]; readonly wanted?: boolean },
+  pins: readonly Pin[],
+): Mix | undefined {
+  const ladder = LADDERS[o.recipe.name];
+  const limits: { -readonly [K in keyof Limits]: Limits[K] } = {};
+  const used: string[] = [];
+  for (const l of o.budget) {
+    if (l.kind === "latency") continue;
+    used.push(l.text);
+    if (l.kind === "drop") limits.drop = { most: l.most, unit: l.unit };
+    else limits[l.kind === "size" ? "bytes" : "bits"] = l.most;
+  }
+  if (!ladder || (used.length === 0 && o.wanted !== true)) return undefined;
+  return {
+    ladder: ladder.schemes.map((s) => parseScheme(s)!),
+    start: { ...recipeOf(ladder.start), name: o.recipe.name },
+    pins,
+    limits,
+    text: used.join(", "),
+  };
+}
+
+export const pinsOf = (given: readonly string[]): readonly Pin[] => given.map(parsePin);
+
+/** Node path → scheme; of several pins that match, the last. */
+export function pinned(model: Model, pins: readonly Pin[]): ReadonlyMap<string, LayerScheme> {
+  const out = new Map<string, LayerScheme>();
+  for (const p of pins)
+    for (const n of matchNodes(model, [p.pattern])) out.set(pathOfNode(n), { ...p.scheme, because: `pinned by "${p.pattern}"` });
+  return out;
+}
