@@ -211,6 +211,9 @@ async function stepGraph(
     const theirs = teacher.get(p.value)!;
     const known = e.like(own, p.value);
     losses.push(weighted(relativeError(e, known, theirs), 1 / points.length));
+    // Behind a Softmax the output itself is what is judged; its logits steer where it is flat.
+    const end = p.softmax && t.model.graph.values.get(p.output);
+    if (end) losses.push(weighted(relativeError(e, e.like(g.values.get(p.output)!, end), teacher.get(end)!), 1 / points.length));
     if (p.kind === "logits" && o.distill > 0) losses.push(weighted(distillation(e, known, theirs, o.temperature), o.distill));
     if (i === 0 && labels)
       losses.push(weighted(targets.kind === "classes" ? crossEntropy(e, known, labels) : meanSquare(e, known, labels), o.labels));
