@@ -18,16 +18,18 @@ export interface Mix {
 }
 
 /** From the least to the best. The start has the ranges of the 8-bit plan: behind round-to-nearest 4-bit weights they would be a choice by chance. */
-const LADDERS: Readonly<Record<string, { readonly start: "int8" | "int8-weights"; readonly schemes: readonly string[] }>> = {
+const LADDERS: Readonly<
+  Record<string, { readonly start: "int8" | "int8-weights"; readonly schemes: readonly string[]; readonly below?: string }>
+> = {
   w4a8: { start: "int8", schemes: ["w4a8", "w8a8", "float"] },
-  int8: { start: "int8", schemes: ["w8a8", "float"] },
-  "int8-weights": { start: "int8-weights", schemes: ["w8", "float"] },
+  int8: { start: "int8", schemes: ["w8a8", "float"], below: "w4a8" },
+  "int8-weights": { start: "int8-weights", schemes: ["w8", "float"], below: "w4" },
   "int4-weights": { start: "int8-weights", schemes: ["w4", "w8", "float"] },
 };
 
 /** What there is to search; undefined: every layer has the recipe's scheme. Latency alone is met or missed, not searched. */
 export function mixOf(
-  o: { readonly recipe: Recipe; readonly budget: readonly Limit[]; readonly wanted?: boolean },
+  o: { readonly recipe: Recipe; readonly budget: readonly Limit[]; readonly wanted?: boolean; readonly fewer?: boolean },
   pins: readonly Pin[],
 ): Mix | undefined {
   const ladder = LADDERS[o.recipe.name];
@@ -40,8 +42,11 @@ export function mixOf(
     else limits[l.kind === "size" ? "bytes" : "bits"] = l.most;
   }
   if (!ladder || (used.length === 0 && o.wanted !== true)) return undefined;
+  // An 8-bit recipe takes fewer bits where a limit on bytes asks for them.
+  const few = o.fewer === true || limits.bytes !== undefined || limits.bits !== undefined;
+  const { below } = ladder;
   return {
-    ladder: ladder.schemes.map((s) => parseScheme(s)!),
+    ladder: [...(few && below ? [below] : []), ...ladder.schemes].map((s) => parseScheme(s)!),
     start: { ...recipeOf(ladder.start), name: o.recipe.name },
     pins,
     limits,

@@ -1,16 +1,21 @@
 import type { Calibrated } from "./choose.ts";
 import type { DataSet } from "./data/types.ts";
+import { writeAtomic } from "./io/atomic.ts";
+import { fileNameOf } from "./io/path.ts";
 import type { Job } from "./job.ts";
 import { type Mix, pinned } from "./mix.ts";
 import { Builder } from "./mixed/build.ts";
 import type { LossName } from "./mixed/loss.ts";
-import { Search } from "./mixed/search.ts";
+import { type Point, Search } from "./mixed/search.ts";
 import { DEFAULT_SAMPLES, type Effort } from "./options.ts";
-import type { Target } from "./plan/target.ts";
+import { jsonText } from "./outputs.ts";
+import { printTarget, type Target } from "./plan/target.ts";
 import type { PlanBundle } from "./plan/types.ts";
+import { writePlan } from "./plan/write.ts";
 import type { Prepared } from "./prepare/index.ts";
 import type { Proposal } from "./ptq/propose.ts";
 import { drawSamples, sessionOf } from "./set.ts";
+import { TOOL } from "./version.ts";
 
 export interface MixInput {
   readonly mix: Mix;
@@ -20,7 +25,13 @@ export interface MixInput {
   readonly calibrated: Calibrated | undefined;
   readonly data: DataSet;
   readonly target: Target;
-  readonly options: { readonly effort: string; readonly seed: number; readonly samples?: number | undefined; readonly provider: string };
+  readonly options: {
+    readonly effort: string;
+    readonly seed: number;
+    readonly samples?: number | undefined;
+    readonly provider: string;
+    readonly pareto?: string | undefined;
+  };
   readonly loss?: LossName;
 }
 
@@ -52,11 +63,50 @@ export function searchOf(job: Job, o: MixInput): Search {
   });
 }
 
+/** Byte budgets of a frontier. */
+const CUTS = 12;
+
+/** The frontier as JSON, and beside it a plan for each point: `front.json`, `front.01.plan.json` … Smallest first. */
+async function writeFrontier(search: Search, file: string, mix: Mix, target: Target): Promise<void> {
+  const { points, baselines, correlation, passes } = await search.pareto(CUTS);
+  const stem = file.replace(/\.json$/i, "");
+  const row = (p: Point) => ({
+    weightBytes: p.weightBytes,
+    fileBytes: p.fileBytes,
+    bitsPerWeight: p.bits,
+    predictedLoss: p.predicted,
+    measuredLoss: p.measured,
+    sqnrDb: p.db,
+    ...(p.drop && { drop: p.drop }),
+    schemes: p.choice,
+  });
+  const written = points.map((p, i) => {
+    const plan = `${stem}.${String(i + 1).padStart(2, "0")}.plan.json`;
+    writePlan(p.bundle, plan);
+    return { ...row(p), plan: fileNameOf(plan) };
+  });
+  writeAtomic(
+    file,
+    jsonText({
+      schema: "qc.pareto/1",
+      tool: TOOL,
+      target: printTarget(target),
+      recipe: mix.start.name,
+      rankCorrelation: correlation ?? null,
+      networkRuns: passes,
+      points: written,
+      baselines: baselines.map((b) => ({ name: b.name, ...row(b.point) })),
+    }),
+  );
+}
+
 /** The plan that keeps to the budget, or comes closest. */
 export async function solveMix(job: Job, o: MixInput): Promise<PlanBundle> {
   const search = searchOf(job, o);
   try {
-    return await search.solve(o.mix.limits, o.mix.text);
+    const plan = await search.solve(o.mix.limits, o.mix.text);
+    if (o.options.pareto !== undefined) await writeFrontier(search, o.options.pareto, o.mix, o.target);
+    return plan;
   } finally {
     await search.close();
   }

@@ -13,7 +13,7 @@ import { Judge } from "../ptq/judge.ts";
 import type { Runtime, SessionOptions } from "../runtime/types.ts";
 import type { Builder, Choice, Unit } from "./build.ts";
 import { type Item, Knapsack, lossOf } from "./knapsack.ts";
-import { Lab, type Sensitivity } from "./lab.ts";
+import { bestQuantized, Lab, type Sensitivity } from "./lab.ts";
 import type { Limits } from "./limits.ts";
 import type { LossName } from "./loss.ts";
 import { Meter } from "./meter.ts";
@@ -45,11 +45,27 @@ export interface Point {
   readonly fileBytes: number;
   readonly bits: number;
   /** Noise ÷ signal that the sum of single changes predicts, and what was measured. */
-  readonly predicted: number;
+  /** NaN until sensitivities are known. */
+  predicted: number;
   readonly measured: number;
   readonly db: number;
   readonly drop?: { readonly pt: number; readonly percent: number };
   readonly bundle: PlanBundle;
+}
+
+/** The loss of the start and what each unit's scheme adds to it. */
+function predictedLoss(
+  s: { readonly start: number; readonly rows: readonly Sensitivity[] },
+  choice: Readonly<Record<string, string>>,
+): number {
+  return s.rows.reduce((sum, r) => (choice[r.unit] === r.scheme ? sum + r.added : sum), s.start);
+}
+
+export interface Pareto {
+  readonly points: readonly Point[];
+  readonly baselines: readonly { readonly name: string; readonly point: Point }[];
+  readonly correlation: number | undefined;
+  readonly passes: number;
 }
 
 /** Samples that losses of single changes are measured on, at most and at least, and network runs that all of them may take. */
@@ -128,7 +144,9 @@ export class Search {
   }
 
   async sensitivities(): Promise<{ readonly start: number; readonly rows: readonly Sensitivity[] }> {
-    this.#sens ??= await (await this.lab()).sensitivities(this.#ctx.progress);
+    if (this.#sens) return this.#sens;
+    this.#sens = await (await this.lab()).sensitivities(this.#ctx.progress);
+    for (const p of this.points) p.predicted = predictedLoss(this.#sens, p.choice);
     return this.#sens;
   }
 
@@ -147,11 +165,6 @@ export class Search {
     if (!chosen) return undefined;
     const { start } = await this.sensitivities();
     return { choice: this.#choice(chosen), predicted: start + lossOf(groups, chosen) };
-  }
-
-  async predicted(choice: Choice): Promise<number> {
-    const { start, rows } = await this.sensitivities();
-    return rows.reduce((sum, r) => (choice.get(r.unit)?.name === r.scheme ? sum + r.added : sum), start);
   }
 
   #choice(chosen: readonly number[]): Choice {
@@ -195,11 +208,11 @@ export class Search {
     const bundle = await this.#improve(this.#ctx.builder.plan(choice, why), PROBE);
     const { pooledDb } = await this.#judge.measure(bundle);
     const p: Point = {
+      predicted: this.#sens ? predictedLoss(this.#sens, names) : Number.NaN,
       choice: names,
       weightBytes: this.bytesOf(choice),
       fileBytes: this.#file(bundle),
       bits: this.bitsOf(choice),
-      predicted: this.#sens ? await this.predicted(choice) : Number.NaN,
       measured: 10 ** (-pooledDb / 10),
       db: pooledDb,
       ...(this.#meter && { drop: await this.#meter.drop(bundle) }),
@@ -293,6 +306,57 @@ export class Search {
     return { choice: best.choice, before, after: best.loss, tried };
   }
 
+  /**
+   * The frontier: exact choices for byte budgets from the smallest plan to the best quantized one, each solved and measured, and what it has to
+   * beat: one scheme for all, the first and last unit in the best scheme, and the best gain per byte taken greedily.
+   */
+  async pareto(cuts: number): Promise<Pareto> {
+    const line = await this.frontier(Infinity, cuts);
+    const points: Point[] = [];
+    for (const c of line) points.push(await this.point(c.choice));
+    const middle = line[line.length >> 1];
+    const last = this.units.length - 1;
+    const ends = new Map(this.units.map((u, i) => [u.key, (i === 0 || i === last ? this.dearest : this.cheapest).get(u.key)!] as const));
+    const baselines = [
+      { name: "smallest everywhere", point: await this.point(this.cheapest) },
+      { name: "best everywhere", point: await this.point(this.dearest) },
+      { name: "first and last best", point: await this.point(ends) },
+    ];
+    if (middle) baselines.push({ name: "greedy", point: await this.point(await this.greedy(middle.bytes)) });
+    return { points, baselines, correlation: this.correlation, passes: this.passes };
+  }
+
+  /** Upgrades by predicted gain per byte until nothing more fits. */
+  async greedy(weightBytes: number): Promise<Choice> {
+    const groups = await this.#groups();
+    const chosen = this.units.map((u) => u.options.reduce((least, x, i) => (x.bytes < u.options[least]!.bytes ? i : least), 0));
+    let bytes = this.bytesOf(this.#choice(chosen));
+    for (;;) {
+      let best: { readonly g: number; readonly j: number; readonly more: number; readonly worth: number } | undefined;
+      for (const [g, items] of groups.entries()) {
+        const now = items[chosen[g]!]!;
+        for (const [j, x] of items.entries()) {
+          const more = x.costs[0]! - now.costs[0]!;
+          const worth = (now.loss - x.loss) / Math.max(1, more);
+          if (more >= 0 && j !== chosen[g] && worth > 0 && bytes + more <= weightBytes && (!best || worth > best.worth))
+            best = { g, j, more, worth };
+        }
+      }
+      if (!best) return this.#choice(chosen);
+      chosen[best.g] = best.j;
+      bytes += best.more;
+    }
+  }
+
+  /** Rank correlation of what was predicted and what was measured, over the plans measured so far. */
+  get correlation(): number | undefined {
+    const known = this.points.filter((p) => Number.isFinite(p.predicted));
+    return rankCorrelation(
+      known.map((p) => p.predicted),
+      known.map((p) => p.measured),
+    );
+  }
+
   /** The plan for a budget. When no plan keeps to it: the one that comes closest; the report says by how much it misses. */
   async solve(limits: Limits, text: string): Promise<PlanBundle> {
     const steps: StepRecord[] = [];
@@ -342,11 +406,7 @@ export class Search {
       }
     }
     const reached = await this.point(chosen);
-    const known = this.points.filter((p) => Number.isFinite(p.predicted));
-    const correlation = rankCorrelation(
-      known.map((p) => p.predicted),
-      known.map((p) => p.measured),
-    );
+    const { correlation } = this;
     const counts = new Map<string, number>();
     for (const s of chosen.values()) counts.set(s.name, (counts.get(s.name) ?? 0) + 1);
     steps.push({
@@ -373,7 +433,7 @@ export class Search {
     for (const u of this.units) {
       const name = choice.get(u.key)!.name;
       const now = u.options.find((x) => x.scheme.name === name)!;
-      const best = u.options.at(-1)!;
+      const best = bestQuantized(u);
       const r = rows.find((x) => x.unit === u.key && x.scheme === name);
       const said = u.pinned
         ? `pinned to ${name}`
