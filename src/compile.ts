@@ -12,6 +12,7 @@ import { type Job, RUN_KEYS, type RunOptions, refuseErrors, type StageFacts, wit
 import { type Mix, mixOf, pinned, pinsOf } from "./mix.ts";
 import { DEFAULT_SAMPLES, type Effort, type Parsed, QUANTIZE, type QuantizeFlags, settle } from "./options.ts";
 import { checkOutputs, namesOf, type OutputNames, writeOutputs } from "./outputs.ts";
+import { pageOf } from "./page.ts";
 import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
 import type { Pin } from "./plan/schemes.ts";
 import type { Target } from "./plan/target.ts";
@@ -122,7 +123,16 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
     });
     const files = await job.stage(
       "write",
-      () => (names === undefined ? [] : writeOutputs(names, model, plan, report)),
+      async () =>
+        names === undefined
+          ? []
+          : writeOutputs(
+              names,
+              model,
+              plan,
+              report,
+              await pageOf({ title: read.label, report, plan: plan.plan, stats: calibrated?.stats, data }),
+            ),
       (written) => ({ stage: "write", files: written, before: read.sizeBytes, after: bytes.byteLength }),
     );
     return { model, plan, report, files, missed: missed(wish.budget, report) };

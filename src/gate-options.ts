@@ -35,3 +35,11 @@ export const CHECK = {
   memory,
   provider,
 } as const satisfies Options;
+
+export const REPORT = {
+  plan: { type: "text", hint: "FILE", help: "the plan (default: the one beside the report)" },
+  stats: { type: "text", hint: "FILE", help: "statistics, for histograms with the chosen ranges" },
+  model: { type: "text", hint: "FILE", help: "the float model: with --data, for pictures of the samples that changed" },
+  data,
+  out: { type: "text", short: "o", hint: "FILE", help: "the page (default: beside the report, .html)" },
+} as const satisfies Options;

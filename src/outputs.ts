@@ -12,6 +12,8 @@ export interface OutputNames {
   readonly model: string;
   readonly plan: string;
   readonly report: string;
+  /** The report as a page. */
+  readonly html: string;
 }
 
 /** `net.onnx` and recipe `int8` give `net.int8.onnx`, `net.int8.plan.json`, `net.int8.report.json`. */
@@ -22,7 +24,12 @@ export function namesOf(
 ): OutputNames {
   const model = o.out ?? `${stemOf(source)}.${recipe}.onnx`;
   const stem = stemOf(model);
-  return { model, plan: o.plan ?? `${stem}.plan.json`, report: o.report ?? `${stem}.report.json` };
+  const report = o.report ?? `${stem}.report.json`;
+  return { model, plan: o.plan ?? `${stem}.plan.json`, report, html: htmlNameOf(report) };
+}
+
+export function htmlNameOf(report: string): string {
+  return `${report.replace(/\.json$/i, "")}.html`;
 }
 
 export function stemOf(path: string): string {
@@ -49,9 +56,10 @@ export function jsonText(value: unknown): string {
 }
 
 /** The model comes last: when it is there, what explains it is there as well. */
-export function writeOutputs(names: OutputNames, model: Model, bundle: PlanBundle, report: VerifyReport): readonly string[] {
+export function writeOutputs(names: OutputNames, model: Model, bundle: PlanBundle, report: VerifyReport, page: string): readonly string[] {
   const plan = writePlan(bundle, names.plan);
   writeAtomic(names.report, jsonText(report));
+  writeAtomic(names.html, page);
   saveModel(model, names.model);
-  return [names.model, ...plan.reverse(), names.report];
+  return [names.model, ...plan.reverse(), names.report, names.html];
 }

@@ -1,5 +1,5 @@
-import { CHECK } from "../gate-options.ts";
-import { APPLY, CALIBRATE, LINT, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE } from "../options.ts";
+import { CHECK, REPORT } from "../gate-options.ts";
+import { APPLY, CALIBRATE, LINT, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE, SENSITIVITY } from "../options.ts";
 import { type Command, command } from "./command.ts";
 
 const MODEL = { name: "MODEL", help: "an ONNX file" } as const;
@@ -37,6 +37,16 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     options: OUT,
     examples: ["qc stats merge 1.stats 2.stats 3.stats -o model.stats"],
     load: () => import("./commands/stats-merge.ts"),
+  }),
+  sensitivity: command({
+    summary: "what each layer in each scheme costs the output, codes solved, worst per byte first",
+    args: [MODEL],
+    options: SENSITIVITY,
+    examples: [
+      "qc sensitivity model.onnx --data set.yaml -r w4a8",
+      "qc sensitivity model.onnx -d set.yaml --loss kl --coalitions 16 -o s.json",
+    ],
+    load: () => import("./commands/sensitivity.ts"),
   }),
   plan: command({
     summary: "decide only: every site, scale and skip, with the reason",
@@ -96,6 +106,13 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
       "qc check model.int8.onnx --data set.yaml --baseline baseline.json --junit check.xml",
     ],
     load: () => import("./commands/check.ts"),
+  }),
+  report: command({
+    summary: "a report as one page that needs no network",
+    args: [{ name: "REPORT", help: "a report.json of qc quantize" }],
+    options: REPORT,
+    examples: ["qc report model.int8.report.json --stats model.stats --model model.onnx --data set.yaml"],
+    load: () => import("./commands/report.ts"),
   }),
   explain: command({
     summary: "why a node is as it is: site, scheme, range, rule, reason for a skip",

@@ -133,6 +133,17 @@ export interface VerifyReport {
   readonly skips: Readonly<Record<string, number>>;
   /** Optimising steps and what each did on the select samples. */
   readonly steps: readonly StepRecord[];
+  /** Loss of the output per layer and scheme, when it was measured; null: not tried. */
+  readonly sensitivity?: {
+    readonly unit: string;
+    readonly schemes: readonly string[];
+    readonly rows: readonly { readonly node: string; readonly losses: readonly (number | null)[] }[];
+  };
+  /** Plans that were weighed against each other: bytes of weights against loss. */
+  readonly frontier?: {
+    readonly unit: string;
+    readonly points: readonly { readonly bytes: number; readonly loss: number; readonly chosen?: boolean }[];
+  };
   readonly stages: readonly { readonly stage: string; readonly seconds: number }[];
   readonly diagnostics: readonly {
     readonly code: DiagnosticCode;
