@@ -15,6 +15,7 @@ import { targetOf } from "./plan/targets/index.ts";
 import type { PlanBundle } from "./plan/types.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
 import { proposeSites } from "./ptq/propose.ts";
+import { castRest, restValues } from "./ptq/rest.ts";
 import { coverageOf } from "./report.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
 import { readSource, refuseQuantized, type Source } from "./source.ts";
@@ -94,6 +95,7 @@ function allTargetsValues(read: Source, prepared: Prepared): readonly string[] {
       if (!(e instanceof QcError) || e.diagnostics[0]?.code !== "plan/recipe-unavailable") throw e;
     }
   }
+  for (const v of restValues(prepared.model, prepared.types)) values.add(v);
   return [...values].sort();
 }
 
@@ -128,20 +130,28 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
     const prepared = await job.stage("prepare", () => prepare(job, read, data));
     const proposal = propose(read, prepared, { ...wish, mix: undefined });
     const calibrated =
-      options.stats === undefined || proposal.values.length === 0
+      options.stats === undefined || (proposal.values.length === 0 && wish.recipe.floatType === "float32")
         ? undefined
         : trialOf(read, prepared, readStats(options.stats), proposal.values, data?.roles.select);
-    const bundle = await job.stage("plan", () =>
+    const chosen = await job.stage("plan", () =>
       chooseRanges(job, {
         proposal,
         prepared: prepared.model,
         calibrated,
         data,
         target: wish.target,
-        calibrator: options.calibrator,
+        calibrator: proposal.values.length === 0 ? "minmax" : options.calibrator,
         session: sessionOf(data, options),
       }),
     );
+    const bundle = castRest(chosen, {
+      model: prepared.model,
+      types: prepared.types,
+      recipe: wish.recipe,
+      target: wish.target,
+      stats: calibrated?.stats,
+      report: job.report,
+    });
     return {
       plan: bundle,
       files: file === undefined ? [] : writePlan(bundle, file).reverse(),

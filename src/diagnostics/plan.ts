@@ -29,6 +29,16 @@ export const PLAN = {
     error(`Weight "${f.value}" of node "${f.node}" holds NaN or infinity`, "Repair the model, or leave the node out with --skip."),
   "plan/no-stats": (f: { readonly recipe: string }) =>
     error(`Recipe "${f.recipe}" needs statistics of the activations`, "Give data with --data, or statistics with --stats."),
+  "plan/rest-unchecked": (f: { readonly to: string }) =>
+    warning(
+      `Whether activations overflow ${f.to} is not known: there are no ranges`,
+      "Give data with --data, so that what overflows stays float32.",
+    ),
+  "plan/rest-kept": (f: { readonly to: string; readonly values: readonly { readonly value: string; readonly because: string }[] }) =>
+    info(
+      `${plural(f.values.length, "value")} and the nodes around them stay float32 instead of ${f.to}: ${list(f.values.map((v) => `${v.value} (${v.because})`))}`,
+      "The plan lists them all.",
+    ),
   "plan/nothing-quantized": (f: { readonly nodes: number; readonly why: string }) =>
     warning(
       `No node was quantized: ${plural(f.nodes, "node")} left in float, most of them because ${f.why}`,

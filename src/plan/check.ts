@@ -74,6 +74,9 @@ class Checker {
       if (!v) this.#fault("P5", at, "there is no such value");
       else this.#uses(x.consumers, v, at);
     });
+    plan.rest?.keep.forEach((k, i) => {
+      if (!this.#values.has(k.value)) this.#fault("P5", `rest.keep[${i}] "${k.value}"`, "the graph has no such value");
+    });
     this.#opset();
     return this.#out;
   }

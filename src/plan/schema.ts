@@ -85,8 +85,12 @@ export const PLAN_SCHEMA = {
         type: "array",
         items: object({ node: string, to: { enum: ["a16", "w8", "float"] }, gainDb: { type: "number" }, costBytes: { type: "number" } }),
       },
+      rest: object({
+        to: { enum: ["float16", "bfloat16"] },
+        keep: { type: "array", items: object({ value: string, because: string }) },
+      }),
     },
-    ["calibrator", "stats", "tensors"],
+    ["calibrator", "stats", "tensors", "rest"],
   ),
   $defs: {
     tensorRef: ref,

@@ -1,5 +1,6 @@
 import type { IntDType } from "../quant/dtype.ts";
 import type { Granularity } from "../quant/granularity.ts";
+import type { HalfDType } from "../quant/half.ts";
 
 /** How one value is stored. `narrow`: signed types leave out their lowest code. */
 export interface Scheme {
@@ -121,6 +122,15 @@ export interface Revert {
   readonly costBytes: number;
 }
 
+/**
+ * What becomes of everything that is not stored as codes: a 16-bit float type, but for the values listed, which stay float32 with the nodes
+ * that make or read them. Inputs and outputs of the graph keep float32.
+ */
+export interface Rest {
+  readonly to: HalfDType;
+  readonly keep: readonly { readonly value: string; readonly because: string }[];
+}
+
 /** What will be done, as data. Lowering adds no policy: two equal plans give byte-equal models. */
 export interface Plan {
   readonly schema: "qc.plan/1";
@@ -140,6 +150,8 @@ export interface Plan {
   readonly insertions: readonly Insertion[];
   readonly steps: readonly StepRecord[];
   readonly reverts: readonly Revert[];
+  /** Absent: it stays float32. */
+  readonly rest?: Rest;
   readonly stats?: { readonly sha256: string; readonly samples: number };
   readonly tensors?: { readonly file: string; readonly sha256: string };
 }

@@ -64,6 +64,7 @@ const ORDER: readonly (keyof Plan)[] = [
   "insertions",
   "steps",
   "reverts",
+  "rest",
 ];
 const KEYS = ["kind", "value", "node", "op", "consumers", "scheme", "scale", "zeroPoint", "range", "codes", "form"];
 

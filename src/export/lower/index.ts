@@ -2,24 +2,30 @@ import { QcError } from "../../diagnostics.ts";
 import { intsAttr } from "../../graph/attr.ts";
 import { cloneModel } from "../../graph/clone.ts";
 import { constantOf } from "../../graph/constant.ts";
-import { type Model, type Node, opsetOf } from "../../graph/ir.ts";
-import { allNodes } from "../../graph/walk.ts";
+import { type Model, type Node, opsetOf, type Value } from "../../graph/ir.ts";
+import { allNodes, pathOf } from "../../graph/walk.ts";
 import { checkPlanAgainst } from "../../plan/check.ts";
 import { Resolver } from "../../plan/resolve.ts";
 import { printTarget, type Target } from "../../plan/target.ts";
-import type { PlanBundle } from "../../plan/types.ts";
+import type { PlanBundle, Rest } from "../../plan/types.ts";
 import { requireOpset } from "../../prepare/opset/index.ts";
+import { halve, simulateHalves } from "../halve.ts";
 import { legalize } from "../legalize.ts";
 import { lowerActivations } from "./activations.ts";
 import { insertMultipliers, replaceConstants } from "./replace.ts";
 import { sweep } from "./sweep.ts";
 import { lowerWeights } from "./weights.ts";
 
+export interface LowerOptions {
+  /** Rounds to the plan's 16-bit type instead of computing in it: a float32 file with the same numbers, for runtimes without its kernels. */
+  readonly simulateRest?: boolean;
+}
+
 /**
  * A plan applied to the prepared graph. No policy: every number and every place comes from the plan; equal input gives an equal model.
  * The model is not changed; constants are shared. Total for a checked plan: what the check lets through is lowered.
  */
-export function lower(model: Model, bundle: PlanBundle, target: Target): Model {
+export function lower(model: Model, bundle: PlanBundle, target: Target, options: LowerOptions = {}): Model {
   const { plan } = bundle;
   if (plan.target !== printTarget(target)) throw new QcError({ code: "plan/wrong-target", want: plan.target, got: printTarget(target) });
   const faults = checkPlanAgainst(bundle, model, target);
@@ -28,6 +34,7 @@ export function lower(model: Model, bundle: PlanBundle, target: Target): Model {
   if (plan.opset > (opsetOf(out) ?? 1)) requireOpset(out, plan.opset);
   out.irVersion = Math.max(out.irVersion, plan.irVersion);
   const resolve = new Resolver(out);
+  const kept = plan.rest && keptValues(plan.rest, resolve);
   replaceConstants(bundle, resolve);
   insertMultipliers(bundle, resolve);
   const kernelShapes = kernelShapesOf(out);
@@ -43,7 +50,26 @@ export function lower(model: Model, bundle: PlanBundle, target: Target): Model {
     out.opsets.set("com.microsoft", 1);
   legalize(out, target);
   sweep(out);
+  if (plan.rest && kept) {
+    (options.simulateRest ? simulateHalves : halve)(out, { to: plan.rest.to, keep: kept });
+    sweep(out);
+  }
   return out;
+}
+
+/**
+ * The values that stay float32: those of the plan, whatever lowering renamed (the value itself) or put in their place (under the old name),
+ * and what Q and DQ make of them.
+ */
+function keptValues(rest: Rest, resolve: Resolver): (v: Value) => boolean {
+  const names = new Set(rest.keep.map((k) => k.value));
+  const values = new Set(rest.keep.map((k) => resolve.value(k.value)));
+  const kept = (v: Value): boolean => {
+    const p = v.producer;
+    const through = p?.op === "DequantizeLinear" || p?.op === "QuantizeLinear" ? p.inputs[0] : undefined;
+    return values.has(v) || names.has(pathOf(v)) || (through !== undefined && kept(through));
+  };
+  return kept;
 }
 
 /** kernel_shape of convolutions whose weight is a constant now: TensorRT 8.6 cannot take it from a DequantizeLinear. */
