@@ -79,8 +79,8 @@ export class Builder {
 
   #planWith(proposal: Proposal): PlanBundle {
     const { bundle, stats } = this.input;
-    const spec = bundle.plan.calibrator;
-    const fresh = planOf(proposal, stats, spec === undefined ? undefined : calibratorOf(spec));
+    // Ranges of values that the calibrated plan has no codes of.
+    const fresh = planOf(proposal, stats, calibratorOf(bundle.plan.calibrator ?? "minmax"));
     const known = new Map(bundle.plan.sites.flatMap((s) => (s.kind === "static" ? [[s.value, s] as const] : [])));
     const sites = fresh.plan.sites.map((s): Site => {
       const old = s.kind === "static" ? known.get(s.value) : undefined;

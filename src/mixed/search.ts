@@ -363,9 +363,8 @@ export class Search {
     const db = (x: number) => -10 * Math.log10(x);
     let chosen: Choice = this.cheapest;
     let most = this.weightLimit(limits);
-    const first = await this.point(this.cheapest);
     const onlyDrop = limits.bytes === undefined && limits.bits === undefined;
-    let done = onlyDrop && this.#meets(first, limits);
+    const done = onlyDrop && this.#meets(await this.point(this.cheapest), limits);
     if (!done && this.bytesOf(this.cheapest) <= most) {
       if (onlyDrop) {
         const line = await this.frontier(Infinity, CUTS);
@@ -389,7 +388,6 @@ export class Search {
       } else {
         const found = await this.within(most);
         if (found) chosen = found.choice;
-        done = limits.drop !== undefined && this.#meets(await this.point(chosen), limits);
       }
       const swapped = await this.#swap(chosen, most);
       steps.push({
@@ -411,7 +409,8 @@ export class Search {
     for (const s of chosen.values()) counts.set(s.name, (counts.get(s.name) ?? 0) + 1);
     steps.push({
       step: "budget",
-      before: first.db,
+      // Of the smallest plan.
+      before: this.#lab ? db(await this.#lab.evaluate(this.cheapest)) : reached.db,
       after: reached.db,
       unit: "dB",
       kept: true,

@@ -8,7 +8,8 @@ const item = (constraints: number): fc.Arbitrary<Item> =>
     loss: fc.integer({ min: -50, max: 5000 }).map((x) => x / 1e6),
     costs: fc.array(fc.integer({ min: 0, max: 60 }), { minLength: constraints, maxLength: constraints }),
   });
-const groupsOf = (constraints: number) => fc.array(fc.array(item(constraints), { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 });
+const groupsOf = (constraints: number) =>
+  fc.array(fc.array(item(constraints), { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 });
 
 /** Every choice. */
 function best(groups: readonly (readonly Item[])[], limits: readonly number[]): number | undefined {

@@ -1,0 +1,131 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { lower } from "../../src/export/lower/index.ts";
+import type { Model } from "../../src/graph/ir.ts";
+import { writeModel } from "../../src/graph/onnx/index.ts";
+import { Builder } from "../../src/mixed/build.ts";
+import { interactions } from "../../src/mixed/interactions.ts";
+import { Lab } from "../../src/mixed/lab.ts";
+import { Search } from "../../src/mixed/search.ts";
+import { type LayerScheme, parseScheme } from "../../src/plan/schemes.ts";
+import { targetOf } from "../../src/plan/targets/index.ts";
+import { createRuntime, type NodeRuntime } from "../../src/runtime/index.ts";
+import type { OptLevel } from "../../src/runtime/types.ts";
+import { planned, residualNet } from "../plan/nets.ts";
+import { feedsOf, Builder as Net } from "../prepare/build.ts";
+import { seededSet } from "../ptq/data.ts";
+
+let runtime: NodeRuntime;
+beforeAll(() => {
+  runtime = createRuntime();
+});
+afterAll(() => runtime.close());
+
+const LADDER = ["w4a8", "w8a8", "float"].map((s) => parseScheme(s)!);
+
+function chain(): Model {
+  const b = new Net(21, 10);
+  let x = b.input("x", [4, 24]);
+  for (const name of ["one", "two", "three", "four"])
+    x = b.node("Relu", [b.node("Add", [b.node("MatMul", [x, b.weight(`${name}.w`, [24, 24])], {}, name), b.weight(`${name}.b`, [24])])]);
+  return b.output(b.node("MatMul", [x, b.weight("last.w", [24, 6])], {}, "last"));
+}
+
+async function setUp(net: Model, pins: readonly (readonly [string, string])[] = []) {
+  const { model, proposal, stats, bundle } = await planned(runtime, net, "portable");
+  const builder = new Builder({ proposal, bundle, stats, ladder: LADDER, pins: new Map(pins.map(([n, s]) => [n, parseScheme(s)!])) });
+  const data = seededSet(model, 32);
+  const types = proposal.input.types;
+  return { model, proposal, stats, bundle, builder, data, types };
+}
+const search = (s: Awaited<ReturnType<typeof setUp>>) =>
+  new Search({
+    ...s,
+    calibrate: s.data.roles.calibrate,
+    runtime,
+    target: targetOf("portable"),
+    effort: "default",
+    seed: 0,
+    session: {},
+    report: () => {},
+  });
+const bytes = (m: Model) => writeModel(m).byteLength;
+
+test.each([
+  ["chain", chain],
+  ["residualNet", residualNet],
+] as const)("%s: running what lies behind a layer gives the loss of running everything", async (_, net) => {
+  const s = await setUp(net());
+  const lab = await Lab.open({
+    ...s,
+    runtime,
+    calibrate: s.data.roles.calibrate,
+    judge: s.data.roles.select,
+    loss: "nmse",
+    seed: 0,
+    memoryBytes: 2 ** 24,
+  });
+  const { start, rows } = await lab.sensitivities();
+  expect(rows.some((r) => r.scheme === "w4a8" && r.added > 0)).toBe(true);
+  for (const r of rows) {
+    const scheme = LADDER.find((x) => x.name === r.scheme)!;
+    const loss = await lab.evaluate(new Map<string, LayerScheme>([...lab.start, [r.unit, scheme]]));
+    expect(r.loss / loss, `${r.unit} ${r.scheme}`).toBeCloseTo(1, 5);
+    expect(r.added).toBeCloseTo(loss - start, 8);
+  }
+  const four = rows.filter((r) => r.scheme === "w4a8").reduce((sum, r) => sum + r.added, 0);
+  const float = rows.filter((r) => r.scheme === "float").reduce((sum, r) => sum + r.added, 0);
+  expect(four).toBeGreaterThan(float);
+  const shapley = await interactions(lab, s.builder.units, new Map(), { coalitions: 2, seed: 1 });
+  expect(shapley.every((x) => Number.isFinite(x.mean) && x.n > 0)).toBe(true);
+  expect(await interactions(lab, s.builder.units, new Map(), { coalitions: 2, seed: 1 })).toEqual(shapley);
+});
+
+test("a size is kept to, a pinned layer stays pinned, and the smaller file loads at every level", async () => {
+  const s = await setUp(chain(), [["two", "w8a8"]]);
+  const found = search(s);
+  try {
+    const [least, most] = [found.cheapest, found.dearest].map((c) => bytes(lower(s.model, s.builder.plan(c), targetOf("portable"))));
+    expect(least).toBeLessThan(most!);
+    const limit = Math.round((least! + most!) / 2);
+    const plan = await found.solve({ bytes: limit }, `size<=${limit}B`);
+    const out = lower(s.model, plan, targetOf("portable"));
+    expect(bytes(out)).toBeLessThanOrEqual(limit);
+    const weights = plan.plan.sites.flatMap((x) => (x.kind === "weight" ? [x] : []));
+    expect(weights.find((x) => x.value === "two.w")?.scheme.dtype).toBe("int8");
+    expect(new Set(weights.map((x) => x.scheme.dtype))).toEqual(new Set(["int4", "int8"]));
+    expect(weights.every((x) => /size<=|pinned/.test(x.because))).toBe(true);
+    expect(plan.plan.steps.some((x) => x.step === "budget")).toBe(true);
+    const feeds = feedsOf(s.model, 5);
+    const results: Float32Array[] = [];
+    for (const level of ["disabled", "basic", "extended", "all"] satisfies OptLevel[]) {
+      const session = await runtime.open(writeModel(out), { level });
+      results.push(Object.values(await session.run(feeds))[0]!.data as Float32Array);
+      await session.release();
+    }
+    // Fused integer kernels may land on a neighbouring code here and there.
+    for (const r of results) {
+      const noise = r.reduce((sum, v, i) => sum + (v - results[0]![i]!) ** 2, 0);
+      expect(noise / r.reduce((sum, v) => sum + v * v, 0)).toBeLessThan(1e-3);
+    }
+  } finally {
+    await found.close();
+  }
+});
+
+test("what cannot be met gives the smallest plan; the frontier is monotone and beats what is not searched", async () => {
+  const found = search(await setUp(chain()));
+  try {
+    const plan = await found.solve({ bits: 1 }, "bits<=1");
+    expect(plan.plan.sites.every((x) => x.kind !== "weight" || x.scheme.dtype === "int4")).toBe(true);
+    const front = await found.pareto(6);
+    expect(front.points.length).toBeGreaterThanOrEqual(4);
+    front.points.slice(1).forEach((p, i) => {
+      expect(p.weightBytes).toBeGreaterThan(front.points[i]!.weightBytes);
+      expect(p.predicted).toBeLessThanOrEqual(front.points[i]!.predicted);
+    });
+    const greedy = await found.greedy(front.points[2]!.weightBytes);
+    expect(found.bytesOf(greedy)).toBeLessThanOrEqual(front.points[2]!.weightBytes);
+  } finally {
+    await found.close();
+  }
+});
