@@ -43,3 +43,26 @@ export const REPORT = {
   data,
   out: { type: "text", short: "o", hint: "FILE", help: "the page (default: beside the report, .html)" },
 } as const satisfies Options;
+
+export const BENCH = {
+  data: { ...data, help: "samples to run; without, zeros with every open axis 1" },
+  rounds: { type: "number", hint: "N", integer: true, min: 1, default: 60, help: "interleaved rounds; each runs every model in turn" },
+  threads: { type: "list", hint: "N", help: "threads of one run: several are tried one after another (default 1)" },
+  batch: { type: "list", hint: "N", help: "samples in one run, where the model's first axis is open (default 1)" },
+  concurrency: {
+    type: "number",
+    hint: "N",
+    integer: true,
+    min: 1,
+    max: 256,
+    help: "runs side by side for throughput (default: all cores)",
+  },
+  rate: { type: "number", hint: "R", min: 0, help: "load test: requests a second that arrive whether or not the last is done" },
+  seconds: { type: "number", hint: "S", min: 0.1, default: 10, help: "how long the load test lasts" },
+  p99: { type: "number", hint: "MS", min: 0, help: "the load test fails (exit 3) when its 99th percentile is above this" },
+  level: CHECK.level,
+  save: { type: "text", hint: "FILE", help: "keep the figures with the machine they were taken on" },
+  against: { type: "text", hint: "FILE", help: "compare with kept figures; refused when they come from another machine" },
+  provider,
+  memory,
+} as const satisfies Options;

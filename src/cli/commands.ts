@@ -1,4 +1,4 @@
-import { CHECK, REPORT } from "../gate-options.ts";
+import { BENCH, CHECK, REPORT } from "../gate-options.ts";
 import { APPLY, CALIBRATE, LINT, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE, SENSITIVITY } from "../options.ts";
 import { type Command, command } from "./command.ts";
 
@@ -106,6 +106,17 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
       "qc check model.int8.onnx --data set.yaml --baseline baseline.json --junit check.xml",
     ],
     load: () => import("./commands/check.ts"),
+  }),
+  bench: command({
+    summary: "latency percentiles, throughput and memory, models interleaved in one run",
+    args: [{ name: "MODEL", help: "ONNX files with the same inputs; ratios are to the first", many: true }],
+    options: BENCH,
+    examples: [
+      "qc bench model.onnx model.int8.onnx --data set.yaml",
+      "qc bench model.onnx model.int8.onnx -d set.yaml --threads 1,4 --batch 1,8 --save bench.json",
+      "qc bench model.int8.onnx -d set.yaml --rate 1000 --seconds 10 --p99 200",
+    ],
+    load: () => import("./commands/bench.ts"),
   }),
   report: command({
     summary: "a report as one page that needs no network",
