@@ -24,7 +24,7 @@ const LADDERS: Readonly<
   w4a8: { start: "int8", schemes: ["w4a8", "w8a8", "float"] },
   int8: { start: "int8", schemes: ["w8a8", "float"], below: "w4a8" },
   "int8-weights": { start: "int8-weights", schemes: ["w8", "float"], below: "w4" },
-  "int4-weights": { start: "int8-weights", schemes: ["w4", "w8", "float"] },
+  "int4-weights": { start: "int8-weights", schemes: ["w4b128", "w4b64", "w4b32", "w8", "float"] },
 };
 
 /** What there is to search; undefined: every layer has the recipe's scheme. Latency alone is met or missed, not searched. */

@@ -17,6 +17,7 @@ import { type Prepared, prepareModel } from "./prepare/index.ts";
 import { proposeSites } from "./ptq/propose.ts";
 import { castRest, restValues } from "./ptq/rest.ts";
 import { coverageOf } from "./report.ts";
+import { solveMix } from "./search.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
 import { readSource, refuseQuantized, type Source } from "./source.ts";
 
@@ -128,7 +129,9 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
     if (file !== undefined) checkOutputs([file], [read.path, options.stats, options.data]);
     const data = await openSet(job, read.model, options);
     const prepared = await job.stage("prepare", () => prepare(job, read, data));
-    const proposal = propose(read, prepared, { ...wish, mix: undefined });
+    // Schemes are searched for by running candidates: without samples every layer has the recipe's.
+    const mix = data === undefined ? undefined : wish.mix;
+    const proposal = propose(read, prepared, { ...wish, mix });
     const calibrated =
       options.stats === undefined || (proposal.values.length === 0 && wish.recipe.floatType === "float32")
         ? undefined
@@ -144,7 +147,11 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
         session: sessionOf(data, options),
       }),
     );
-    const bundle = castRest(chosen, {
+    const searched =
+      mix === undefined || data === undefined
+        ? chosen
+        : await solveMix(job, { mix, prepared, proposal, bundle: chosen, calibrated, data, target: wish.target, options });
+    const bundle = castRest(searched, {
       model: prepared.model,
       types: prepared.types,
       recipe: wish.recipe,
