@@ -1,4 +1,5 @@
 import { type Limit, missed, parseBudget } from "./budget.ts";
+import { checkStats, readStats, splitForAuto } from "./calibrate/index.ts";
 import { type Calibrated, calibrateValues, chooseRanges } from "./choose.ts";
 import type { DataSet } from "./data/types.ts";
 import { QcError } from "./diagnostics.ts";
@@ -249,6 +250,12 @@ function calibrateFor(
   if (proposal.values.length === 0) return Promise.resolve(undefined);
   if (data === undefined) throw new QcError({ code: "plan/no-stats", recipe: wish.recipe.name });
   const { options } = wish;
+  if (options.stats !== undefined) {
+    const stats = readStats(options.stats);
+    checkStats(stats, { model: read.hashes, prepare: prepared.version, values: proposal.values });
+    const folds = splitForAuto([], data.roles.select).folds.map((f) => ({ stats, select: f.select }));
+    return Promise.resolve({ stats, ...(folds.length > 0 && { trial: { folds, confirm: [] } }) });
+  }
   const indices = drawSamples(data, "calibrate", options.samples ?? DEFAULT_SAMPLES);
   return calibrateValues(job, {
     model: prepared.model,

@@ -66,3 +66,17 @@ export const BENCH = {
   provider,
   memory,
 } as const satisfies Options;
+
+export const BUILD = {
+  check: { type: "flag", help: "build nothing; exit 3 when an output is not what the config, models and sets ask for" },
+  force: { type: "flag", help: "make everything anew" },
+  jobs: {
+    type: "number",
+    short: "j",
+    hint: "N",
+    integer: true,
+    min: 1,
+    help: "artefacts made side by side (default: of the config, or 1)",
+  },
+  memory,
+} as const satisfies Options;

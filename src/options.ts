@@ -117,6 +117,7 @@ const DECIDE = {
 
 export const QUANTIZE = {
   ...DATA,
+  stats: { type: "text", hint: "FILE", help: "statistics of qc calibrate on this model and set: the calibrate samples are not run again" },
   ...DECIDE,
   ...RUN,
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL with the recipe before the extension)" },

@@ -1,4 +1,4 @@
-import { BENCH, CHECK, REPORT } from "../gate-options.ts";
+import { BENCH, BUILD, CHECK, REPORT } from "../gate-options.ts";
 import { APPLY, CALIBRATE, LINT, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE, SENSITIVITY } from "../options.ts";
 import { type Command, command } from "./command.ts";
 
@@ -117,6 +117,13 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
       "qc bench model.int8.onnx -d set.yaml --rate 1000 --seconds 10 --p99 200",
     ],
     load: () => import("./commands/bench.ts"),
+  }),
+  build: command({
+    summary: "every artefact that a config file names; what is up to date is skipped",
+    args: [{ name: "CONFIG", help: "models, targets, recipes, budgets and gates (default: qc.yaml)", optional: true }],
+    options: BUILD,
+    examples: ["qc build", "qc build qc.yaml --jobs 4 --memory 8GB", "qc build --check"],
+    load: () => import("./commands/build.ts"),
   }),
   report: command({
     summary: "a report as one page that needs no network",

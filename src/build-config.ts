@@ -1,0 +1,147 @@
+import { Ajv } from "ajv";
+import { parse } from "yaml";
+import { nearest } from "./diagnostics/nearest.ts";
+import { type Diagnostic, QcError } from "./diagnostics.ts";
+import { QUANTIZE, schemaOf } from "./options.ts";
+
+/** What is asked of the compiler for one artefact: options of `qc quantize`, data among them. */
+export interface ArtifactWish {
+  /** File name without extension. */
+  readonly name: string;
+  readonly model: string;
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly gate: string | true | undefined;
+  /** Samples and rounds of the gate. */
+  readonly rounds: number;
+}
+
+export interface BuildConfig {
+  readonly out?: string;
+  readonly cache?: string;
+  readonly jobs?: number;
+  readonly memory?: number | string;
+  readonly models: Readonly<Record<string, ModelConfig>>;
+  readonly targets?: readonly string[];
+  readonly recipes?: readonly string[];
+  /** Options of `qc quantize` for all; a model's own come over them. */
+  readonly options?: Readonly<Record<string, unknown>>;
+  readonly gate?: string | boolean;
+  readonly rounds?: number;
+}
+export interface ModelConfig {
+  readonly file: string;
+  readonly data?: string;
+  readonly targets?: readonly string[];
+  readonly recipes?: readonly string[];
+  readonly options?: Readonly<Record<string, unknown>>;
+  readonly gate?: string | boolean;
+  readonly preset?: string;
+}
+
+/**
+ * How a model becomes artefacts. `matrix`: every target with every recipe. A preset that lays files out as some consumer wants them is a
+ * further row here.
+ */
+export type Preset = (name: string, model: ModelConfig, config: BuildConfig) => readonly Omit<ArtifactWish, "gate" | "rounds">[];
+const matrix: Preset = (name, model, config) =>
+  (model.targets ?? config.targets ?? ["portable"]).flatMap((target) =>
+    (model.recipes ?? config.recipes ?? ["auto"]).map((recipe) => ({
+      name: `${name}.${target.replace(/[@:]/g, "-")}.${recipe}`,
+      model: model.file,
+      options: { ...config.options, ...model.options, ...(model.data === undefined ? {} : { data: model.data }), target, recipe },
+    })),
+  );
+export const PRESETS: Readonly<Record<string, Preset>> = { matrix };
+
+/** Options that the build sets itself, or that no artefact has. */
+const OWN = ["data", "target", "recipe", "out", "plan", "report", "dryRun", "threads", "memory"];
+const { properties: all } = schemaOf(QUANTIZE) as { properties: Record<string, object> };
+const OPTIONS = {
+  type: "object",
+  properties: Object.fromEntries(Object.entries(all).filter(([k]) => !OWN.includes(k))),
+  additionalProperties: false,
+};
+const NAMES = { type: "array", items: { type: "string" }, minItems: 1 };
+const GATE = { type: ["string", "boolean"], description: "a gate.yaml, or true for the defaults" };
+export const BUILD_SCHEMA = {
+  $schema: "https://json-schema.org/draft/2020-12/schema",
+  title: "qc build",
+  type: "object",
+  properties: {
+    out: { type: "string", description: "folder of the artefacts (artifacts)" },
+    cache: { type: "string", description: "folder of the cache (.qc-cache)" },
+    jobs: { type: "integer", minimum: 1, description: "artefacts made side by side (1)" },
+    memory: { type: ["number", "string"], description: "memory that all jobs together may take, such as 4GB" },
+    targets: NAMES,
+    recipes: NAMES,
+    options: OPTIONS,
+    gate: GATE,
+    rounds: { type: "integer", minimum: 0, description: "rounds of timing in the gate (0: times are not gated)" },
+    models: {
+      type: "object",
+      minProperties: 1,
+      additionalProperties: {
+        type: "object",
+        properties: {
+          file: { type: "string" },
+          data: { type: "string" },
+          targets: NAMES,
+          recipes: NAMES,
+          options: OPTIONS,
+          gate: GATE,
+          preset: { enum: Object.keys(PRESETS) },
+        },
+        required: ["file"],
+        additionalProperties: false,
+      },
+    },
+  },
+  required: ["models"],
+  additionalProperties: false,
+} as const;
+
+export function parseBuild(text: string, file: string): BuildConfig {
+  const bad = (at: string, detail: string, more: object = {}): Diagnostic => ({
+    code: "data/config",
+    file,
+    line: undefined,
+    at,
+    detail,
+    ...more,
+  });
+  let value: unknown;
+  try {
+    value = parse(text, { maxAliasCount: 100 });
+  } catch (e) {
+    throw new QcError(bad("", (e as Error).message), { cause: e });
+  }
+  const check = new Ajv({ allErrors: true, strict: false, verbose: true, validateSchema: false }).compile({
+    ...BUILD_SCHEMA,
+    $schema: undefined,
+  });
+  if (check(value)) return value as BuildConfig;
+  throw new QcError(
+    (check.errors ?? []).map((e) => {
+      const at = e.instancePath.split("/").slice(1).join(".");
+      const extra = (e.params as { additionalProperty?: string }).additionalProperty;
+      if (extra === undefined) return bad(at, e.message ?? "is not valid");
+      const known = Object.keys((e.parentSchema as { properties?: object }).properties ?? {});
+      const near = nearest(extra, known);
+      return bad([at, extra].filter((x) => x !== "").join("."), "is no known key here", {
+        allowed: known,
+        ...(near === undefined ? {} : { nearest: near }),
+      });
+    }),
+  );
+}
+
+export function wishesOf(config: BuildConfig): readonly ArtifactWish[] {
+  return Object.entries(config.models).flatMap(([name, model]) => {
+    const gate = model.gate ?? config.gate;
+    return PRESETS[model.preset ?? "matrix"]!(name, model, config).map((w) => ({
+      ...w,
+      gate: gate === false ? undefined : gate,
+      rounds: config.rounds ?? 0,
+    }));
+  });
+}
