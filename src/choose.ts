@@ -8,6 +8,7 @@ import type { Model } from "./graph/ir.ts";
 import { writeModel } from "./graph/onnx/index.ts";
 import type { ValueType } from "./graph/types.ts";
 import type { Job } from "./job.ts";
+import { deployedLevel } from "./plan/level.ts";
 import type { Target } from "./plan/target.ts";
 import type { PlanBundle } from "./plan/types.ts";
 import type { Proposal } from "./ptq/propose.ts";
@@ -176,10 +177,11 @@ function named(bundle: PlanBundle, stats: Stats, calibrator: string): PlanBundle
  * one float run. Per output Σ(y − ŷ)² / Σy², then the mean over the outputs, so that each counts the same whatever its size.
  */
 async function errorsOf(job: Job, o: ChooseInput, plans: readonly PlanBundle[], indices: readonly number[]): Promise<Errors> {
-  const open = (m: Model, label: string) => job.runtime.open(writeModel(m), { ...o.session, level: "all", label });
+  const open = (m: Model, label: string, level: "all" | "disabled" = "all") =>
+    job.runtime.open(writeModel(m), { ...o.session, level, label });
   const sessions = await Promise.all([
     open(o.prepared, "prepared model"),
-    ...plans.map((p) => open(lower(o.prepared, p, o.target), "candidate")),
+    ...plans.map((p) => open(lower(o.prepared, p, o.target), "candidate", deployedLevel(p))),
   ]);
   try {
     const names = sessions[0]!.outputs.map((x) => x.name);

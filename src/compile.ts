@@ -14,6 +14,7 @@ import { type Mix, mixOf, pinned, pinsOf } from "./mix.ts";
 import { DEFAULT_SAMPLES, type Effort, type Parsed, QUANTIZE, type QuantizeFlags, settle } from "./options.ts";
 import { checkOutputs, namesOf, type OutputNames, writeOutputs } from "./outputs.ts";
 import { pageOf } from "./page.ts";
+import { deployedLevel } from "./plan/level.ts";
 import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
 import type { Pin } from "./plan/schemes.ts";
 import type { Target } from "./plan/target.ts";
@@ -23,6 +24,7 @@ import { encodePlan } from "./plan/write.ts";
 import { withoutQuantization } from "./prepare/float.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
 import { type Proposal, proposeSites } from "./ptq/propose.ts";
+import { castProposal, castRest, restValues } from "./ptq/rest.ts";
 import { coverageOf, makeReport, nodeCount } from "./report.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
 import { readSource, refuseQuantized, type Source } from "./source.ts";
@@ -92,14 +94,22 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
           calibrated,
           data,
           target: wish.target,
-          calibrator: wish.options.calibrator,
+          calibrator: proposal.values.length === 0 ? "minmax" : wish.options.calibrator,
           session: sessionOf(data, wish.options),
         }),
       (b) => planFacts(prepared, b),
     );
     const plan = await job.stage(
       "improve",
-      () => improve(job, prepared, proposal, chosen, calibrated, data, wish),
+      async () =>
+        castRest(await improve(job, prepared, proposal, chosen, calibrated, data, wish), {
+          model: prepared.model,
+          types: prepared.types,
+          recipe: wish.recipe,
+          target: wish.target,
+          stats: calibrated?.stats,
+          report: job.report,
+        }),
       (b) => improveFacts(chosen, b),
     );
     const model = await job.stage(
@@ -108,9 +118,11 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       (m) => ({ stage: "lower", nodes: nodeCount(m), opset: m.opsets.get("") ?? 0 }),
     );
     const bytes = writeModel(model);
+    const float32 = plan.plan.rest ? lower(prepared.model, plan, wish.target, { simulateRest: true }) : model;
+    const runnable = plan.plan.rest?.to === "bfloat16" ? writeModel(float32) : bytes;
     const verified = await job.stage(
       "verify",
-      () => verifyModel(job, { read, prepared, plan, model, bytes, data, wish }),
+      () => verifyModel(job, { read, prepared, plan, model: float32, bytes: runnable, data, wish }),
       (v) => v && { stage: "verify", n: v.n },
     );
     const report = makeReport({
@@ -165,14 +177,29 @@ export function settleWish(given: QuantizeOptions): Settled {
 
 /** Without data there are no ranges: weights only, or activations quantized while running where the target is fast at that. */
 export function settleDecisions<
-  T extends { readonly target: string; readonly recipe: string; readonly budget?: string | undefined; readonly scheme?: readonly string[] },
+  T extends {
+    readonly target: string;
+    readonly recipe: string;
+    readonly float?: string | undefined;
+    readonly budget?: string | undefined;
+    readonly scheme?: readonly string[];
+    readonly pareto?: string | undefined;
+  },
 >(options: T, hasData: boolean): Omit<Settled, "options"> & { readonly options: T } {
   const target = targetOf(options.target);
   const without = target.name === "ort-cpu" ? "int8-dynamic" : "int8-weights";
-  const recipe = recipeOf(options.recipe !== "auto" ? options.recipe : hasData ? "int8" : without);
+  const asked = recipeOf(options.recipe !== "auto" ? options.recipe : hasData ? "int8" : without);
+  const recipe = options.float === undefined ? asked : { ...asked, floatType: options.float as Recipe["floatType"] };
   const budget = options.budget === undefined ? [] : parseBudget(options.budget);
   const pins = pinsOf(options.scheme ?? []);
-  return { options, target, recipe, budget, pins, mix: hasData ? mixOf({ recipe, budget }, pins) : undefined };
+  return {
+    options,
+    target,
+    recipe,
+    budget,
+    pins,
+    mix: hasData ? mixOf({ recipe, budget, wanted: options.pareto !== undefined }, pins) : undefined,
+  };
 }
 
 /** The source, taken back to float where that is asked for; it is compared with as it was given. */
@@ -191,9 +218,15 @@ function readFloat(job: Job, source: string | Uint8Array, requantize: boolean): 
 
 function outputsOf(read: Source, { options, recipe }: Settled): OutputNames | undefined {
   if (read.path === undefined && options.out === undefined) return undefined;
-  const names = namesOf(read.path ?? options.out!, recipe.name, options);
+  const names = namesOf(read.path ?? options.out!, recipeFileName(recipe), options);
   checkOutputs(Object.values(names), [read.path, options.data]);
   return names;
+}
+
+/** `int8`, or `int8-fp16` when the rest is not what the recipe's name says. */
+function recipeFileName({ name, weight, floatType }: Recipe): string {
+  if (!weight || floatType === "float32") return name;
+  return `${name}-${floatType === "float16" ? "fp16" : "bf16"}`;
 }
 
 /** Checks the graph, then rewrites it to the same function in fewer, plainer operators. The first sample tells shapes. */
@@ -216,7 +249,7 @@ export function propose(
   }: Pick<Settled, "target" | "recipe"> &
     Partial<Pick<Settled, "pins" | "mix">> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
 ): Proposal {
-  const proposal = proposeSites({
+  const proposal = (recipe.weight ? proposeSites : castProposal)({
     model: prepared.model,
     types: prepared.types,
     target,
@@ -239,20 +272,24 @@ function refuseNonFinite(p: Proposal): void {
 }
 
 /** Statistics of exactly the values that the proposal asks for; two parts when `auto` needs samples that set no ranges. */
-function calibrateFor(
+export function calibrateFor(
   job: Job,
   read: Source,
   prepared: Prepared,
   proposal: Proposal,
   data: DataSet | undefined,
-  wish: Settled,
+  wish: Pick<Settled, "recipe"> & {
+    readonly options: Pick<Settled["options"], "samples" | "calibrator" | "provider"> & { readonly stats?: string | undefined };
+  },
 ): Promise<Calibrated | undefined> {
-  if (proposal.values.length === 0) return Promise.resolve(undefined);
+  const rest = wish.recipe.floatType === "float32" || data === undefined ? [] : restValues(prepared.model, prepared.types);
+  const values = [...new Set([...proposal.values, ...rest])];
+  if (values.length === 0) return Promise.resolve(undefined);
   if (data === undefined) throw new QcError({ code: "plan/no-stats", recipe: wish.recipe.name });
   const { options } = wish;
   if (options.stats !== undefined) {
     const stats = readStats(options.stats);
-    checkStats(stats, { model: read.hashes, prepare: prepared.version, values: proposal.values });
+    checkStats(stats, { model: read.hashes, prepare: prepared.version, values });
     const folds = splitForAuto([], data.roles.select).folds.map((f) => ({ stats, select: f.select }));
     return Promise.resolve({ stats, ...(folds.length > 0 && { trial: { folds, confirm: [] } }) });
   }
@@ -260,15 +297,18 @@ function calibrateFor(
   return calibrateValues(job, {
     model: prepared.model,
     types: prepared.types,
-    values: proposal.values,
+    values,
     data,
     indices,
     prepare: prepared.version,
     source: read.hashes,
-    calibrator: options.calibrator,
+    calibrator: proposal.values.length === 0 ? "minmax" : options.calibrator,
     session: sessionOf(data, options),
   });
 }
+
+/** Samples that weight-only rounding takes when nothing else is asked for: more moved the result by less than its noise. */
+const MOST_WINDOWS = 32;
 
 /** Steps beyond calibration, each kept only when it helps on select samples; `fast` takes none, and nothing is loaded for it. */
 async function improve(
@@ -286,7 +326,20 @@ async function improve(
     const { solveMix } = await import("./search.ts");
     return solveMix(job, { mix, prepared, proposal, bundle, calibrated, data, target, options });
   }
-  if (effort === "fast" || data === undefined) return bundle;
+  if (effort !== "fast" && wish.recipe.activations === "none" && wish.recipe.weight?.per === "block") {
+    const { roundWeights } = await import("./ptq/weightonly/index.ts");
+    return roundWeights({
+      model: prepared.model,
+      types: prepared.types,
+      bundle,
+      ...(data && { data, calibrate: drawSamples(data, "calibrate", options.samples ?? MOST_WINDOWS) }),
+      runtime: job.runtime,
+      seed: options.seed,
+      progress: job.progress("improve"),
+      ...(job.signal === undefined ? {} : { signal: job.signal }),
+    });
+  }
+  if (effort === "fast" || data === undefined || !wish.recipe.weight) return bundle;
   const { improvePlan } = await import("./ptq/improve.ts");
   return improvePlan({
     model: prepared.model,
@@ -347,7 +400,7 @@ async function verifyModel(
   const indices = o.data === undefined || n === 0 ? [] : drawSamples(o.data, "heldOut", n);
   if (o.data === undefined || indices.length === 0) {
     // Not compared, but a file that does not load is never written.
-    for (const level of ["disabled", DEPLOYED] as const) await (await job.runtime.open(o.bytes, { level, label })).release();
+    for (const level of ["disabled", deployedLevel(o.plan)] as const) await (await job.runtime.open(o.bytes, { level, label })).release();
     job.report({
       code: "check/not-verified",
       reason: o.data === undefined ? "no data was given" : n === 0 ? "--verify-samples is 0" : "the set has no held-out sample",
@@ -369,15 +422,13 @@ async function verifyModel(
     layerSamples: spend.layerSamples,
     referenceSamples: spend.referenceSamples,
     latencyRounds: spend.rounds,
-    deployed: DEPLOYED,
+    deployed: deployedLevel(o.plan),
     session: sessionOf(o.data, options),
     report: job.report,
     signal: job.signal,
     onProgress: job.progress("verify"),
   });
 }
-/** onnxruntime's default: what a user gets who sets nothing. */
-const DEPLOYED = "all";
 
 function setFacts(d: DataSet): StageFacts {
   const { calibrate, select, heldOut } = d.roles;

@@ -47,7 +47,18 @@ export type Options = Readonly<Record<string, Option>>;
 export const EFFORTS = ["fast", "default", "best"] as const;
 export type Effort = (typeof EFFORTS)[number];
 export const CALIBRATOR_CHOICES = ["auto", "minmax", "percentile", "entropy", "mse"] as const;
-export const RECIPES = ["auto", "int8", "int8-dynamic", "int8-weights", "int4-weights", "int2-weights", "w4a8"] as const;
+export const RECIPES = [
+  "auto",
+  "int8",
+  "int8-dynamic",
+  "int8-weights",
+  "int4-weights",
+  "int2-weights",
+  "w4a8",
+  "fp8",
+  "fp16",
+  "bf16",
+] as const;
 
 /** Calibrate samples that are used when nothing else is asked for. */
 export const DEFAULT_SAMPLES = 256;
@@ -92,6 +103,11 @@ const DECIDE = {
     default: "auto",
     help: "what to make: from the graph, the target and whether there is data",
   },
+  float: {
+    type: "choice",
+    of: ["float32", "float16", "bfloat16"],
+    help: "what the rest of the network computes in (default: the recipe's); what would overflow stays float32",
+  },
   calibrator: {
     type: "choice",
     of: CALIBRATOR_CHOICES,
@@ -122,6 +138,7 @@ export const QUANTIZE = {
   ...RUN,
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL with the recipe before the extension)" },
   plan: { type: "text", hint: "FILE", help: "where the plan goes (default: beside the model, .plan.json)" },
+  pareto: { type: "text", hint: "FILE", help: "write the frontier of size and loss as JSON, with a plan beside it for each point" },
   report: { type: "text", hint: "FILE", help: "where the report goes (default: beside the model, .report.json)" },
   verifySamples: {
     type: "number",
@@ -132,6 +149,39 @@ export const QUANTIZE = {
   },
   dryRun: { type: "flag", help: "forecast sites, skips, bytes and time; write nothing" },
   requantize: { type: "flag", help: "take a model that is quantized already back to float first" },
+} as const satisfies Options;
+
+export const SENSITIVITY = {
+  ...DATA,
+  target: DECIDE.target,
+  recipe: DECIDE.recipe,
+  calibrator: DECIDE.calibrator,
+  scheme: DECIDE.scheme,
+  skip: DECIDE.skip,
+  loss: {
+    type: "choice",
+    of: ["nmse", "kl"],
+    default: "nmse",
+    help: "noise / signal at the outputs, or divergence of their softmax",
+  },
+  fisher: {
+    type: "number",
+    hint: "N",
+    integer: true,
+    min: 0,
+    default: 0,
+    help: "draws of the gradient method, to compare with what was measured",
+  },
+  coalitions: {
+    type: "number",
+    hint: "N",
+    integer: true,
+    min: 0,
+    default: 0,
+    help: "random orders of changing all layers, for how their errors interact",
+  },
+  ...RUN,
+  out: { type: "text", short: "o", hint: "FILE", help: "the table as JSON" },
 } as const satisfies Options;
 
 export const CALIBRATE = {

@@ -94,6 +94,8 @@ export interface Target {
   readonly domains: readonly string[];
   readonly rows: readonly TargetRow[];
   readonly notes: readonly TargetNote[];
+  /** Types that the target has in other versions or on other devices, and where. */
+  readonly gates?: readonly { readonly dtype: string; readonly why: string }[];
 }
 
 /** What a plan needs of the opset. */

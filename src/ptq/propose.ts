@@ -46,7 +46,9 @@ export function proposeSites(input: ProposeInput): Proposal {
       code: "plan/recipe-unavailable",
       recipe: recipe.name,
       target: printTarget(target),
-      why: `no operator has weights of ${recipe.weight.dtype} ${wanted ? `with ${recipe.activations} activations` : "alone"} there`,
+      why:
+        target.gates?.find((g) => g.dtype === recipe.weight?.dtype)?.why ??
+        `no operator has weights of ${recipe.weight.dtype} ${wanted ? `with ${recipe.activations} activations` : "alone"} there`,
     });
 
   const compute: ComputeNode[] = [];

@@ -88,6 +88,8 @@ const NOTES: readonly TargetNote[] = [
   { rule: "zero-point-written", text: "Zero points are written out: TensorRT 8.6 fails without", source: "experiment with TensorRT 8.6.0" },
 ];
 
+const NEWER = "TensorRT 8.6 has int8 alone: float8 and int4 came with TensorRT 9 and 10";
+
 /** Compute capability as a number: sm89 -> 89; undefined when no architecture was named. */
 function capability(arch: string | undefined): number | undefined {
   return arch === undefined ? undefined : Number(arch.slice(2));
@@ -102,12 +104,19 @@ export function tensorrt(version: string | undefined, arch: string | undefined):
   const old = major !== undefined && major < 9;
   const cap = capability(arch);
   const fp8 = !old && (cap === undefined || cap >= 89);
+  const int4 = !old && (cap === undefined || cap >= 80);
   const max = old ? 17 : major !== undefined && major < 11 ? 23 : 24;
   const emit = (need: Need): number => lowestOpset(need);
   const rows = ROWS.map((r) => ({
     ...r,
-    weight: r.weight.filter((w) => w.dtype === "int8" || (!old && (cap === undefined || cap >= 80))),
+    weight: r.weight.filter((w) => w.dtype === "int8" || int4),
   }));
+  const gates = [
+    ...(fp8
+      ? []
+      : [{ dtype: "float8e4m3fn", why: old ? NEWER : "float8 needs compute capability 8.9 or later: sm89, sm90, sm100, sm120" }]),
+    ...(int4 ? [] : [{ dtype: "int4", why: old ? NEWER : "int4 weights need compute capability 8.0 or later: sm80, sm86, sm89 and up" }]),
+  ];
   return {
     name: "tensorrt",
     version,
@@ -122,5 +131,6 @@ export function tensorrt(version: string | undefined, arch: string | undefined):
     domains: ["trt"],
     rows: fp8 ? [...rows, ...FP8_ROWS] : rows,
     notes: NOTES,
+    gates,
   };
 }
