@@ -4,9 +4,11 @@ import { QcError } from "./diagnostics.ts";
 import { writeAtomic } from "./io/atomic.ts";
 import { RUN_KEYS, type RunOptions, withJob } from "./job.ts";
 import { mixOf } from "./mix.ts";
+import { type FisherResult, fisher } from "./mixed/fisher.ts";
 import { type Interaction, interactions } from "./mixed/interactions.ts";
 import type { Sensitivity } from "./mixed/lab.ts";
 import type { LossName } from "./mixed/loss.ts";
+import { rankCorrelation } from "./mixed/rank.ts";
 import { SENSITIVITY, settle, type Wished } from "./options.ts";
 import { jsonText } from "./outputs.ts";
 import { printTarget } from "./plan/target.ts";
@@ -30,6 +32,8 @@ export interface SensitivityReport {
   /** Worst added loss per byte saved first. */
   readonly rows: readonly SensitivityRow[];
   readonly interactions?: readonly Interaction[];
+  /** The gradient method, and its rank correlation with what was measured. */
+  readonly fisher?: FisherResult & { readonly rankCorrelation: number | null };
   /** Network runs that it took (parts of a network in parts). */
   readonly networkRuns: number;
 }
@@ -37,6 +41,9 @@ export interface SensitivityRow extends Sensitivity {
   /** Bytes against the layer's best quantized scheme; below 0: it takes more. */
   readonly saves: number;
 }
+
+/** Samples of the gradient method: activations of all layers are kept. */
+const FISHER_SAMPLES = 16;
 
 export async function sensitivity(source: string | Uint8Array, given: SensitivityOptions): Promise<SensitivityReport> {
   const options = settle(SENSITIVITY, given as Readonly<Record<string, unknown>>, RUN_KEYS);
@@ -101,6 +108,17 @@ export async function sensitivity(source: string | Uint8Array, given: Sensitivit
               progress: job.progress("improve"),
               ...(job.signal && { signal: job.signal }),
             });
+      const byGradient =
+        options.fisher === 0
+          ? undefined
+          : await fisher(lab, {
+              model: prepared.model,
+              types: prepared.types,
+              runtime: job.runtime,
+              samples: FISHER_SAMPLES,
+              draws: options.fisher,
+              seed: options.seed,
+            });
       const report: SensitivityReport = {
         schema: "qc.sensitivity/1",
         tool: TOOL,
@@ -111,6 +129,16 @@ export async function sensitivity(source: string | Uint8Array, given: Sensitivit
         start,
         rows: table,
         ...(together && { interactions: together }),
+        ...(byGradient && {
+          fisher: {
+            ...byGradient,
+            rankCorrelation:
+              rankCorrelation(
+                byGradient.rows.map((r) => r.added),
+                byGradient.rows.map((r) => alone.get(`${r.unit}\n${r.scheme}`)!),
+              ) ?? null,
+          },
+        }),
         networkRuns: Math.round(lab.passes),
       };
       if (options.out !== undefined) writeAtomic(options.out, jsonText(report));

@@ -194,13 +194,9 @@ export class Lab {
   async sensitivities(
     report?: (done: number, total: number) => void,
   ): Promise<{ readonly start: number; readonly rows: readonly Sensitivity[] }> {
-    const { builder, model, signal } = this.#o;
+    const { signal } = this.#o;
     const start = await this.evaluate(this.start);
-    const position = new Map<string, number>();
-    const nodes = nodesByPath(model);
-    const order = new Map<Node, number>(model.graph.nodes.map((n, i) => [n, i]));
-    for (const u of builder.units) position.set(u.key, Math.min(...u.nodes.map((n) => topLevel(nodes.get(n)!, order))));
-    const units = [...builder.units].sort((a, b) => position.get(a.key)! - position.get(b.key)!);
+    const { position, units } = this.#inOrder();
     const rows: Sensitivity[] = [];
     const base = this.#streams(this.start);
     const relevant = base.ancestors(this.#outs);
@@ -219,6 +215,59 @@ export class Lab {
       report?.(k + 1, units.length);
     }
     return { start, rows };
+  }
+
+  #inOrder(): { readonly position: ReadonlyMap<string, number>; readonly units: readonly Unit[] } {
+    const { builder, model } = this.#o;
+    const nodes = nodesByPath(model);
+    const order = new Map<Node, number>(model.graph.nodes.map((n, i) => [n, i]));
+    const position = new Map(builder.units.map((u) => [u.key, Math.min(...u.nodes.map((n) => topLevel(nodes.get(n)!, order)))]));
+    return { position, units: [...builder.units].sort((a, b) => position.get(a.key)! - position.get(b.key)!) };
+  }
+
+  /** Outputs of the float network on the first samples, and what they were fed. */
+  get floatRuns(): readonly { readonly feeds: Feeds; readonly outputs: readonly Tensor[] }[] {
+    return this.#feeds.map((feeds, i) => ({ feeds, outputs: this.#float[i]! }));
+  }
+
+  /**
+   * By how much each unit's own output changes in each other quantized scheme, for the first `n` samples: the unit alone is run, on its input
+   * in the starting network. Units with several nodes, and nodes inside subgraphs, are left out.
+   */
+  async eachChange(n: number, visit: (unit: Unit, scheme: string, value: Value, deltas: readonly Float32Array[]) => void): Promise<void> {
+    const { position, units } = this.#inOrder();
+    const base = this.#streams(this.start);
+    const relevant = base.ancestors(this.#outs);
+    const nodes = nodesByPath(this.#o.model);
+    let kept: readonly Kept[] = this.#feeds.slice(0, n).map((f) => this.#inputs(f));
+    for (const u of units) {
+      const value = u.nodes.length === 1 ? nodes.get(u.nodes[0]!)!.outputs[0] : undefined;
+      if (!value || value.graph !== this.#o.model.graph) continue;
+      kept = await this.#advance(base, kept, position.get(u.key)!, relevant);
+      const before = await this.#valueOf(base, value, kept);
+      for (const x of u.options) {
+        if (!x.scheme.weight || x.scheme.name === this.start.get(u.key)!.name) continue;
+        const after = await this.#valueOf(this.#streams(new Map([...this.start, [u.key, x.scheme]])), value, kept);
+        visit(
+          u,
+          x.scheme.name,
+          value,
+          after.map((a, i) => a.map((y, j) => y - before[i]![j]!)),
+        );
+      }
+    }
+  }
+
+  async #valueOf(streams: Streams, value: Value, kept: readonly Kept[]): Promise<Float32Array[]> {
+    const given = new Map(Object.entries(kept[0] ?? {}).map(([key, t]) => [key, t.dtype]));
+    const segment = streams.segment([{ stream: "quant", value }], given);
+    const session = await this.#o.runtime.open(segment.bytes, { label: "sensitivity" });
+    try {
+      const out = await Promise.all(kept.map((all) => session.run(pick(all, segment.inputs))));
+      return out.map((got) => got[segment.outputs[0]!.name]!.data as Float32Array);
+    } finally {
+      await session.release();
+    }
   }
 
   #lossOf(quant: readonly (readonly Tensor[])[]): number {

@@ -3,6 +3,7 @@ import { lower } from "../../src/export/lower/index.ts";
 import type { Model } from "../../src/graph/ir.ts";
 import { writeModel } from "../../src/graph/onnx/index.ts";
 import { Builder } from "../../src/mixed/build.ts";
+import { fisher } from "../../src/mixed/fisher.ts";
 import { interactions } from "../../src/mixed/interactions.ts";
 import { Lab } from "../../src/mixed/lab.ts";
 import { Search } from "../../src/mixed/search.ts";
@@ -75,6 +76,12 @@ test.each([
   const four = rows.filter((r) => r.scheme === "w4a8").reduce((sum, r) => sum + r.added, 0);
   const float = rows.filter((r) => r.scheme === "float").reduce((sum, r) => sum + r.added, 0);
   expect(four).toBeGreaterThan(float);
+  const byGradient = await fisher(lab, { ...s, runtime, samples: 8, draws: 16, seed: 0 });
+  const measured = byGradient.rows.map((r) => rows.find((x) => x.unit === r.unit && x.scheme === r.scheme)!.added);
+  const ratio = byGradient.rows.map((r, i) => r.added / measured[i]!).sort((a, b) => a - b);
+  // 8 samples, random signs, first order: within a factor of two for the layer in the middle.
+  expect(ratio[ratio.length >> 1]).toBeGreaterThan(0.5);
+  expect(ratio[ratio.length >> 1]).toBeLessThan(2);
   const shapley = await interactions(lab, s.builder.units, new Map(), { coalitions: 2, seed: 1 });
   expect(shapley.every((x) => Number.isFinite(x.mean) && x.n > 0)).toBe(true);
   expect(await interactions(lab, s.builder.units, new Map(), { coalitions: 2, seed: 1 })).toEqual(shapley);

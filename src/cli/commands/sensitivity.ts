@@ -21,6 +21,10 @@ export async function run(c: Context<typeof SENSITIVITY>): Promise<ExitCode> {
       [3, 4],
     ),
   );
+  if (report.fisher)
+    c.print.out(
+      `gradient method: ${report.fisher.passes} backward passes, rank correlation ${report.fisher.rankCorrelation?.toFixed(2) ?? "unknown"} over ${report.fisher.rows.length} changes`,
+    );
   for (const i of report.interactions ?? [])
     c.print.out(
       `${i.unit} ${i.scheme}: ${i.mean.toExponential(2)} ± ${i.se.toExponential(1)} among others, ${i.alone.toExponential(2)} alone`,
