@@ -207,6 +207,7 @@ export class Search {
     if (known) return known;
     const bundle = await this.#improve(this.#ctx.builder.plan(choice, why), PROBE);
     const { pooledDb } = await this.#judge.measure(bundle);
+    const drop = await this.#meter?.drop(bundle);
     const p: Point = {
       predicted: this.#sens ? predictedLoss(this.#sens, names) : Number.NaN,
       choice: names,
@@ -215,7 +216,7 @@ export class Search {
       bits: this.bitsOf(choice),
       measured: 10 ** (-pooledDb / 10),
       db: pooledDb,
-      ...(this.#meter && { drop: await this.#meter.drop(bundle) }),
+      ...(drop && { drop }),
       bundle,
     };
     this.points.push(p);
@@ -416,7 +417,7 @@ export class Search {
       kept: true,
       layers: this.units.length,
       detail: `${text}: ${[...counts].map(([n, c]) => `${c} ${n}`).join(", ")}; ${reached.weightBytes} bytes of weights, ${reached.bits.toFixed(2)} bits each${
-        reached.drop ? `, metric falls by ${reached.drop.pt.toFixed(3)} points on ${this.#meter!.samples} samples` : ""
+        reached.drop ? `, metric falls by ${reached.drop.pt.toFixed(3)} points (${this.#meter!.by}, ${this.#meter!.samples} samples)` : ""
       }; ${this.points.length} plans measured${correlation === undefined ? "" : `, rank correlation of predicted and measured ${correlation.toFixed(2)}`}`,
     });
     const bundle = this.#ctx.effort === "best" ? await this.#improve(reached.bundle) : reached.bundle;

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { Belief } from "../../src/mixed/belief.ts";
 import { LossSum } from "../../src/mixed/loss.ts";
 import { rankCorrelation } from "../../src/mixed/rank.ts";
 import { parsePin, parseScheme } from "../../src/plan/schemes.ts";
@@ -42,4 +43,16 @@ test("schemes as they are written", () => {
   expect(parsePin("a=b.*=w8a8")).toMatchObject({ pattern: "a=b.*", scheme: { name: "w8a8" } });
   expect(() => parsePin("head.*")).toThrow(/--scheme|PATTERN=SCHEME/);
   expect(() => parsePin("head.*=w9")).toThrow(/w9/);
+});
+
+test("what a change of decisions should cost, without labels", () => {
+  const b = new Belief();
+  // Alike: nothing. Unlike: what the float network believed more.
+  b.add(tensor([0.9, 0.1], [1, 2]), tensor([0.6, 0.4], [1, 2]));
+  b.add(tensor([0.6, 0.4], [1, 2]), tensor([0.4, 0.6], [1, 2]));
+  expect(b.drop.pt).toBeCloseTo(10, 4);
+  expect(b.drop.percent).toBeCloseTo((100 * 0.2) / 1.5, 4);
+  const logits = new Belief();
+  logits.add(tensor([Math.log(3), 0], [1, 2]), tensor([0, 1], [1, 2]));
+  expect(logits.drop.pt).toBeCloseTo(50, 4);
 });
