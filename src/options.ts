@@ -194,6 +194,7 @@ export const CALIBRATE = {
 
 export const PLAN = {
   stats: { type: "text", hint: "FILE", help: "statistics from qc calibrate" },
+  table: { type: "text", hint: "FILE", help: "ranges of another tool instead: a TensorRT calibration cache or an onnxruntime table" },
   ...DATA,
   ...DECIDE,
   ...RUN,
@@ -252,6 +253,16 @@ export const LINT = {
     help: "ask NVIDIA's parser and builder too: a Python with tensorrt_rtx_bindings, on the path or named by QC_TENSORRT_PYTHON",
   },
   sarif: { type: "text", hint: "FILE", help: "write the findings as SARIF 2.1.0, for code scanning" },
+} as const satisfies Options;
+
+export const STATS_TABLE = {
+  calibrator: {
+    ...DECIDE.calibrator,
+    of: CALIBRATOR_CHOICES.filter((c) => c !== "auto"),
+    default: "entropy",
+    help: "how the magnitudes are chosen from the histograms",
+  },
+  out: { type: "text", short: "o", hint: "FILE", help: "a TensorRT cache, or for onnxruntime .json, .flatbuffers or .txt" },
 } as const satisfies Options;
 
 export const OUT = { out: { type: "text", short: "o", hint: "FILE", help: "where to write" } } as const satisfies Options;

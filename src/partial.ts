@@ -1,11 +1,13 @@
 import { checkStats, collectStats, readStats, splitForAuto, writeStats } from "./calibrate/index.ts";
+import { readTable, statsOfTable } from "./calibrate/tables.ts";
 import type { Stats } from "./calibrate/types.ts";
 import { type Calibrated, chooseRanges } from "./choose.ts";
 import { lowerPlan, prepare, propose, settleDecisions } from "./compile.ts";
 import { QcError } from "./diagnostics.ts";
 import type { Model } from "./graph/ir.ts";
 import { saveModel } from "./graph/onnx/index.ts";
-import { RUN_KEYS, type RunOptions, withJob } from "./job.ts";
+import { valuesByPath } from "./graph/walk.ts";
+import { type Job, RUN_KEYS, type RunOptions, withJob } from "./job.ts";
 import { APPLY, CALIBRATE, DEFAULT_SAMPLES, PLAN, settle, type Wished } from "./options.ts";
 import { checkOutputs, stemOf } from "./outputs.ts";
 import { readPlan, writePlan } from "./plan/io.ts";
@@ -119,23 +121,28 @@ export interface PlanResult {
 /** Decisions from statistics; the data set, when given, chooses among calibrators. */
 export async function plan(source: string | Uint8Array, given: PlanOptions): Promise<PlanResult> {
   const options = settle(PLAN, given as Readonly<Record<string, unknown>>, RUN_KEYS);
-  const wish = settleDecisions(options, options.stats !== undefined);
-  if (wish.recipe.data && options.stats === undefined)
+  if (options.stats !== undefined && options.table !== undefined)
+    throw new QcError({ code: "cli/bad-value", flag: "--table", got: options.table, want: "no --stats beside it" }, { exitCode: 2 });
+  const hasRanges = options.stats !== undefined || options.table !== undefined;
+  const wish = settleDecisions(options, hasRanges);
+  if (wish.recipe.data && !hasRanges)
     throw new QcError({ code: "cli/needs-option", command: "plan", flag: "--stats", why: `recipe ${wish.recipe.name} needs ranges` });
   return withJob({ ...given, threads: options.threads }, async (job) => {
     const read = readSource(source);
     refuseQuantized(read.model);
     const file = options.out ?? (read.path === undefined ? undefined : `${stemOf(read.path)}.plan.json`);
-    if (file !== undefined) checkOutputs([file], [read.path, options.stats, options.data]);
+    if (file !== undefined) checkOutputs([file], [read.path, options.stats, options.table, options.data]);
     const data = await openSet(job, read.model, options);
     const prepared = await job.stage("prepare", () => prepare(job, read, data));
     // Schemes are searched for by running candidates: without samples every layer has the recipe's.
     const mix = data === undefined ? undefined : wish.mix;
     const proposal = propose(read, prepared, { ...wish, mix });
     const calibrated =
-      options.stats === undefined || (proposal.values.length === 0 && wish.recipe.floatType === "float32")
-        ? undefined
-        : trialOf(read, prepared, readStats(options.stats), proposal.values, data?.roles.select);
+      options.table !== undefined
+        ? { stats: tableStats(job, options.table, read, prepared) }
+        : options.stats === undefined || (proposal.values.length === 0 && wish.recipe.floatType === "float32")
+          ? undefined
+          : trialOf(read, prepared, readStats(options.stats), proposal.values, data?.roles.select);
     const chosen = await job.stage("plan", () =>
       chooseRanges(job, {
         proposal,
@@ -143,7 +150,8 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
         calibrated,
         data,
         target: wish.target,
-        calibrator: proposal.values.length === 0 ? "minmax" : options.calibrator,
+        // A table is ranges: there is nothing to choose.
+        calibrator: proposal.values.length === 0 || options.table !== undefined ? "minmax" : options.calibrator,
         session: sessionOf(data, options),
       }),
     );
@@ -165,6 +173,15 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
       coverage: coverageOf(prepared.model, bundle),
     };
   });
+}
+
+/** Ranges of another tool, by the names of the source model's values. Nothing was sampled here, and the plan says so: 0 samples. */
+function tableStats(job: Job, path: string, read: Source, prepared: Prepared): Stats {
+  const table = readTable(path);
+  const known = valuesByPath(prepared.model);
+  const unknown = [...table.ranges.keys()].filter((name) => !known.has(name));
+  if (unknown.length > 0) job.report({ code: "calibrate/table-names", path, unknown, used: table.ranges.size - unknown.length });
+  return statsOfTable(table, { model: read.hashes, prepare: prepared.version });
 }
 
 function trialOf(

@@ -1,5 +1,5 @@
-import { BENCH, BUILD, CHECK, REPORT } from "../gate-options.ts";
-import { APPLY, CALIBRATE, LINT, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE, SENSITIVITY } from "../options.ts";
+import { BENCH, BUILD, CARD, CHECK, DEDUPE, DRIFT, REPORT, SAMPLE } from "../gate-options.ts";
+import { APPLY, CALIBRATE, LINT, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE, SENSITIVITY, STATS_TABLE } from "../options.ts";
 import { type Command, command } from "./command.ts";
 
 const MODEL = { name: "MODEL", help: "an ONNX file" } as const;
@@ -47,6 +47,26 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
       "qc sensitivity model.onnx -d set.yaml --loss kl --coalitions 16 -o s.json",
     ],
     load: () => import("./commands/sensitivity.ts"),
+  }),
+  "stats table": command({
+    summary: "a calibration table for other tools: TensorRT's cache or onnxruntime's",
+    args: [{ name: "STATS", help: "a file of qc calibrate" }],
+    options: STATS_TABLE,
+    examples: [
+      "qc stats table model.stats -o calibration.cache",
+      "qc stats table model.stats --calibrator minmax -o calibration.flatbuffers",
+    ],
+    load: () => import("./commands/stats-table.ts"),
+  }),
+  "stats diff": command({
+    summary: "how far new statistics moved from stored ones, and what range they cover; exit 3 above --most",
+    args: [
+      { name: "STORED", help: "a file of qc calibrate" },
+      { name: "NEW", help: "another, of the same model" },
+    ],
+    options: DRIFT,
+    examples: ["qc stats diff model.stats today.stats"],
+    load: () => import("./commands/stats-diff.ts"),
   }),
   plan: command({
     summary: "decide only: every site, scale and skip, with the reason",
@@ -172,6 +192,36 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     options: {},
     examples: ["qc data check set.yaml model.onnx"],
     load: () => import("./commands/data-check.ts"),
+  }),
+  "data dedupe": command({
+    summary: "samples that repeat others, exactly or nearly; exit 3 when they stand in different roles",
+    args: [
+      { name: "SET", help: "what --data takes" },
+      { name: "MODEL", help: "an ONNX file" },
+    ],
+    options: DEDUPE,
+    examples: ["qc data dedupe set.yaml model.onnx", "qc data dedupe set.yaml model.onnx -o indices.json"],
+    load: () => import("./commands/data-dedupe.ts"),
+  }),
+  "data sample": command({
+    summary: "draw calibrate samples with the classes in proportion",
+    args: [
+      { name: "SET", help: "what --data takes" },
+      { name: "MODEL", help: "an ONNX file" },
+    ],
+    options: SAMPLE,
+    examples: ["qc data sample set.yaml model.onnx -n 200 -o indices.json"],
+    load: () => import("./commands/data-sample.ts"),
+  }),
+  "data card": command({
+    summary: "what a set is, as a page of Markdown: counts, hashes, classes, repeats",
+    args: [
+      { name: "SET", help: "what --data takes" },
+      { name: "MODEL", help: "an ONNX file" },
+    ],
+    options: CARD,
+    examples: ["qc data card set.yaml model.onnx -o CARD.md"],
+    load: () => import("./commands/data-card.ts"),
   }),
   doctor: command({
     summary: "which runtimes, providers, threads and instructions are here, and what follows",

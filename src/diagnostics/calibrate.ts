@@ -3,6 +3,18 @@ import { error, list, plural, type Section, warning } from "./format.ts";
 const pct = (x: number): string => `${(100 * x).toFixed(1)} %`;
 
 export const CALIBRATE = {
+  "calibrate/bad-table": (f: { readonly path: string; readonly reason: string }) =>
+    error(
+      `"${f.path}" is no calibration table: ${f.reason}`,
+      "Give a TensorRT calibration cache, or a table of onnxruntime (.json, .flatbuffers, or lines of name and value).",
+    ),
+  "calibrate/table-name": (f: { readonly name: string }) =>
+    error(`The value name ${JSON.stringify(f.name)} holds a line break: a table cannot hold it`, "Rename the value in the model."),
+  "calibrate/table-names": (f: { readonly path: string; readonly unknown: readonly string[]; readonly used: number }) =>
+    warning(
+      `"${f.path}" has ${plural(f.unknown.length, "name")} that the prepared graph has not: ${list(f.unknown)}; ${f.used} others are used`,
+      "Values without a range stay float, and so do the nodes that need them.",
+    ),
   "calibrate/narrow-range": (f: { readonly value: string; readonly kept: number; readonly calibrator: string }) =>
     warning(
       `The range that "${f.calibrator}" chose for "${f.value}" keeps ${(100 * f.kept).toFixed(1)} % of the observed maximum`,
