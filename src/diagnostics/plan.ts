@@ -54,6 +54,11 @@ export const PLAN = {
       `8-bit codes of "${f.value}" keep ${f.db.toFixed(1)} dB of it: ${list(f.nodes)} stay float, which takes ${f.gainDb.toFixed(1)} dB of noise off the outputs`,
       "Look at the value with `qc stats show`; other schemes for the node may do better.",
     ),
+  "plan/drop-unknown": (f: { readonly budget: string; readonly samples: number }) =>
+    warning(
+      `The loss of the metric in "${f.budget}" cannot be measured while searching: ${plural(f.samples, "sample")} without labels, or a set without a metric`,
+      "Give the set a metric and labelled `select` samples. Layers keep their best quantized scheme; the verdict is from held-out samples.",
+    ),
   "plan/malformed": (f: { readonly file: string; readonly at: string; readonly detail: string }) =>
     error(
       `${f.file} is not a plan: ${f.at}: ${f.detail}`,

@@ -365,7 +365,13 @@ export class Search {
     let chosen: Choice = this.cheapest;
     let most = this.weightLimit(limits);
     const onlyDrop = limits.bytes === undefined && limits.bits === undefined;
-    const done = onlyDrop && this.#meets(await this.point(this.cheapest), limits);
+    const first = onlyDrop ? await this.point(this.cheapest) : undefined;
+    const unknown = first !== undefined && limits.drop !== undefined && first.drop === undefined;
+    if (unknown) {
+      this.#ctx.report({ code: "plan/drop-unknown", budget: text, samples: this.#meter?.samples ?? 0 });
+      chosen = this.dearest;
+    }
+    const done = unknown || (first !== undefined && this.#meets(first, limits));
     if (!done && this.bytesOf(this.cheapest) <= most) {
       if (onlyDrop) {
         const line = await this.frontier(Infinity, CUTS);

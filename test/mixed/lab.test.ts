@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Report } from "../../src/diagnostics.ts";
 import { lower } from "../../src/export/lower/index.ts";
 import type { Model } from "../../src/graph/ir.ts";
 import { writeModel } from "../../src/graph/onnx/index.ts";
@@ -38,7 +39,7 @@ async function setUp(net: Model, pins: readonly (readonly [string, string])[] = 
   const types = proposal.input.types;
   return { model, proposal, stats, bundle, builder, data, types };
 }
-const search = (s: Awaited<ReturnType<typeof setUp>>) =>
+const search = (s: Awaited<ReturnType<typeof setUp>>, report: Report = () => {}) =>
   new Search({
     ...s,
     calibrate: s.data.roles.calibrate,
@@ -47,7 +48,7 @@ const search = (s: Awaited<ReturnType<typeof setUp>>) =>
     effort: "default",
     seed: 0,
     session: {},
-    report: () => {},
+    report,
   });
 const bytes = (m: Model) => writeModel(m).byteLength;
 
@@ -132,6 +133,18 @@ test("what cannot be met gives the smallest plan; the frontier is monotone and b
     });
     const greedy = await found.greedy(front.points[2]!.weightBytes);
     expect(found.bytesOf(greedy)).toBeLessThanOrEqual(front.points[2]!.weightBytes);
+  } finally {
+    await found.close();
+  }
+});
+
+test("a limit on a metric that the set does not have is said, and costs no layer its bits", async () => {
+  const said: string[] = [];
+  const found = search(await setUp(chain()), (d) => said.push(d.code));
+  try {
+    const plan = await found.solve({ drop: { most: 0.5, unit: "%" } }, "drop<=0.5%");
+    expect(said).toContain("plan/drop-unknown");
+    expect(plan.plan.sites.every((x) => x.kind !== "weight" || x.scheme.dtype === "int8")).toBe(true);
   } finally {
     await found.close();
   }
