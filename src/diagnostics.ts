@@ -16,7 +16,21 @@ import { RUNTIME } from "./diagnostics/runtime.ts";
  * Everything qc can tell a user. The table turns facts into `text` (what is wrong, with every fact quoted) and `note` (what to do now);
  * the rest of the code passes facts.
  */
-const TABLE = { ...GRAPH, ...IO, ...RUNTIME, ...DATA, ...PREPARE, ...GRAD, ...CALIBRATE, ...PLAN, ...EXPORT, ...QAT, ...CHECK, ...GATE, ...CLI };
+const TABLE = {
+  ...GRAPH,
+  ...IO,
+  ...RUNTIME,
+  ...DATA,
+  ...PREPARE,
+  ...GRAD,
+  ...CALIBRATE,
+  ...PLAN,
+  ...EXPORT,
+  ...QAT,
+  ...CHECK,
+  ...GATE,
+  ...CLI,
+};
 
 export type DiagnosticCode = keyof typeof TABLE;
 /** A row may take no facts at all. */

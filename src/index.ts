@@ -18,11 +18,11 @@ export {
   qatTrain,
 } from "./finetune.ts";
 export { type Forecast, forecast } from "./forecast.ts";
-export { type LintFinding, lint } from "./lint.ts";
 export type { Model } from "./graph/ir.ts";
 export { loadModel, readModel, saveModel, writeModel } from "./graph/onnx/index.ts";
 export { type Inspection, inspect } from "./inspect.ts";
 export type { CompileEvent, RunOptions, Stage, StageFacts } from "./job.ts";
+export { type LintFinding, lint } from "./lint.ts";
 export { QUANTIZE, schemaOf } from "./options.ts";
 export {
   type ApplyOptions,
