@@ -48,6 +48,13 @@ export class GramEngine {
     return [out["h"]!.data as Float32Array, out["c"]!.data as Float32Array];
   }
 
+  /** H alone. */
+  async square(b: Float32Array, t: number, k: number): Promise<Float32Array> {
+    const x = { dtype: "float32", dims: [t, k], data: b } as const;
+    const out = await (await this.#session).run({ a: x, b: x }, ["h"]);
+    return out["h"]!.data as Float32Array;
+  }
+
   async release(): Promise<void> {
     await (await this.#session).release();
   }
@@ -68,22 +75,25 @@ export class GramCollector {
   filled = 0;
   #count = 0;
   readonly #engine: GramEngine;
+  readonly #crossed: boolean;
   readonly #h: readonly Float64Array[];
   readonly #c: readonly Float64Array[];
   readonly #sumA: readonly Float64Array[];
   readonly #sumB: readonly Float64Array[];
 
-  constructor(groups: number, k: number, engine: GramEngine) {
+  /** Without `crossed` there is one stream: `a` is empty, and C and μ of the Gram are Ĥ and μ̂. */
+  constructor(groups: number, k: number, engine: GramEngine, crossed = true) {
     this.groups = groups;
     this.k = k;
     this.#engine = engine;
     this.capacity = Math.max(16, Math.floor(CHUNK / (groups * k)));
     const each = <T>(make: () => T): readonly T[] => Array.from({ length: groups }, make);
-    this.a = each(() => new Float32Array(this.capacity * k));
+    this.#crossed = crossed;
+    this.a = crossed ? each(() => new Float32Array(this.capacity * k)) : [];
     this.b = each(() => new Float32Array(this.capacity * k));
     this.shift = each(() => new Float32Array(k));
     this.#h = each(() => new Float64Array(k * k));
-    this.#c = each(() => new Float64Array(k * k));
+    this.#c = crossed ? each(() => new Float64Array(k * k)) : [];
     this.#sumA = each(() => new Float64Array(k));
     this.#sumB = each(() => new Float64Array(k));
   }
@@ -98,8 +108,13 @@ export class GramCollector {
     const { k } = this;
     if (t === 0) return;
     for (let g = 0; g < this.groups; g++) {
-      const a = this.a[g]!;
       const b = this.b[g]!;
+      if (!this.#crossed) {
+        addRows(b, t, k, this.#sumB[g]!);
+        addAll(await this.#engine.square(b.subarray(0, t * k), t, k), this.#h[g]!);
+        continue;
+      }
+      const a = this.a[g]!;
       addRows(a, t, k, this.#sumA[g]!);
       addRows(b, t, k, this.#sumB[g]!);
       if (k < SMALL) addProducts(a, b, t, k, this.#h[g]!, this.#c[g]!);
@@ -117,7 +132,7 @@ export class GramCollector {
   merge(other: GramCollector): void {
     for (let g = 0; g < this.groups; g++) {
       addAll(other.#h[g]!, this.#h[g]!);
-      addAll(other.#c[g]!, this.#c[g]!);
+      if (this.#crossed) addAll(other.#c[g]!, this.#c[g]!);
       addAll(other.#sumA[g]!, this.#sumA[g]!);
       addAll(other.#sumB[g]!, this.#sumB[g]!);
     }
@@ -128,6 +143,7 @@ export class GramCollector {
   finish(centred: boolean): Gram[] {
     const { k } = this;
     const n = Math.max(1, this.#count);
+    if (!this.#crossed) return this.#h.map((h, g) => this.#alone(h, g, n, centred));
     return this.#h.map((h, g): Gram => {
       const c = this.#c[g]!;
       const m = this.shift[g]!;
@@ -145,6 +161,23 @@ export class GramCollector {
         }
       return { h: H, cross: C, mean: da.map((d, i) => d + m[i]!), meanHat: db.map((d, i) => d + m[i]!), count: this.#count };
     });
+  }
+
+  /** As above, of one stream. */
+  #alone(h: Float64Array, g: number, n: number, centred: boolean): Gram {
+    const { k } = this;
+    const m = this.shift[g]!;
+    const db = this.#sumB[g]!.map((s) => s / n);
+    const out = new Float64Array(k * k);
+    for (let i = 0; i < k; i++)
+      for (let j = i; j < k; j++) {
+        const hh = (h[i * k + j]! + h[j * k + i]!) / (2 * n);
+        const x = centred ? hh - db[i]! * db[j]! : hh + db[i]! * m[j]! + m[i]! * db[j]! + m[i]! * m[j]!;
+        out[i * k + j] = x;
+        out[j * k + i] = x;
+      }
+    const mean = db.map((d, i) => d + m[i]!);
+    return { h: out, cross: out, mean, meanHat: mean, count: this.#count };
   }
 }
 

@@ -144,7 +144,7 @@ class Reader {
     this.#rounding = plain && site?.kind === "static" ? roundingOf(site, streams) : undefined;
     const at = { node: layer.node, input: layer.inputIndex };
     this.wants = [
-      { stream: "float", value: layer.input },
+      { stream: streams.alone ? "quant" : "float", value: layer.input },
       { stream: "quant", value: layer.input, ...((site || !plain) && !this.#rounding && { at }) },
     ];
     this.#engine = engine;
@@ -167,8 +167,9 @@ class Reader {
     if (this.#positions.length < total) this.#positions = new Int32Array(total);
     const count = choosePositions(total, this.#perSample, this.#seed, sample, this.#positions);
     if (this.#collectors.length === 0) {
-      const parts = count * this.#samples < SPLIT_BELOW * k && this.#samples > 1 ? 2 : 1;
-      this.#collectors = Array.from({ length: parts }, () => new GramCollector(groups, k, this.#engine));
+      const few = count * this.#samples < SPLIT_BELOW * k && this.#samples > 1;
+      const parts = few && !this.#streams.alone ? 2 : 1;
+      this.#collectors = Array.from({ length: parts }, () => new GramCollector(groups, k, this.#engine, !this.#streams.alone));
     }
     const c = this.#collectors[sample % this.#collectors.length]!;
     const write = (from: number, n: number) => {
@@ -177,6 +178,7 @@ class Reader {
         [x, c.a, undefined],
         [xHat, c.b, this.#rounding],
       ] as const) {
+        if (into.length === 0) continue;
         const data = given.tensor.data as Float32Array | Uint16Array;
         if (window) unfold(data, this.#placed!, p, n, into, c.filled);
         else pickRows(data, k, columns, p, n, into[0]!, c.filled);

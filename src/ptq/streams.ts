@@ -49,6 +49,8 @@ export const scaleKey = (key: string): string => `${key}|scale`;
  */
 export class Streams {
   readonly model: Model;
+  /** The quantized stream alone is walked: statistics of x̂, none of x. */
+  readonly alone: boolean;
   readonly #index: SiteIndex;
   readonly #bundle: PlanBundle;
   readonly #position = new Map<Node, number>();
@@ -62,8 +64,9 @@ export class Streams {
   readonly #types: ReadonlyMap<string, ValueType> | undefined;
 
   /** `types`: of the prepared graph's values by path; without them values of unknown type are kept as they are. */
-  constructor(model: Model, bundle: PlanBundle, types?: ReadonlyMap<string, ValueType>) {
+  constructor(model: Model, bundle: PlanBundle, types?: ReadonlyMap<string, ValueType>, alone = false) {
     this.model = model;
+    this.alone = alone;
     this.#types = types;
     this.#bundle = bundle;
     this.#index = siteIndex(model, bundle.plan);
@@ -119,7 +122,7 @@ export class Streams {
       if (!relevant.has(n)) continue;
       for (const v of readBy(n)) {
         if (v.isConstant || (v.producer && this.#position.get(v.producer)! >= cut)) continue;
-        for (const stream of ["float", "quant"] as const) {
+        for (const stream of this.alone ? (["quant"] as const) : (["float", "quant"] as const)) {
           const key = this.key(stream, v);
           if (!out.has(key)) out.set(key, { stream, value: v });
         }
