@@ -80,3 +80,26 @@ export const BUILD = {
   },
   memory,
 } as const satisfies Options;
+
+const { out: OUT_FILE } = { out: { type: "text", short: "o", hint: "FILE", help: "where to write" } } as const satisfies Options;
+export const DEDUPE = {
+  out: { ...OUT_FILE, help: "write the roles without duplicates: a file that `split: { indices: FILE }` takes" },
+  seed,
+} as const satisfies Options;
+export const SAMPLE = {
+  count: {
+    type: "number",
+    short: "n",
+    hint: "N",
+    integer: true,
+    min: 1,
+    default: 256,
+    help: "calibrate samples to draw, classes in proportion",
+  },
+  out: { ...OUT_FILE, help: "the list: a file that `split: { indices: FILE }` takes" },
+  seed,
+} as const satisfies Options;
+export const CARD = { out: { ...OUT_FILE, help: "the card, Markdown (default: on stdout)" }, seed } as const satisfies Options;
+export const DRIFT = {
+  most: { type: "number", hint: "D", min: 0, max: 1, default: 0.1, help: "exit 3 when a value's distribution moved by more (0 to 1)" },
+} as const satisfies Options;

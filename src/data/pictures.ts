@@ -41,6 +41,25 @@ export async function pictureOf(sample: Sample): Promise<string | undefined> {
   }
 }
 
+/** The sample's picture in grey, `edge` × `edge`, by averages over cells; undefined when no feed is an image. */
+export function grayOf(sample: Sample, edge: number): Float32Array | undefined {
+  const p = pixelsOf(sample);
+  if (p === undefined) return undefined;
+  const out = new Float32Array(edge * edge);
+  for (let y = 0; y < edge; y++)
+    for (let x = 0; x < edge; x++) {
+      const [y0, x0] = [(y * p.height) / edge, (x * p.width) / edge];
+      const [y1, x1] = [Math.max(y0 + 1, ((y + 1) * p.height) / edge), Math.max(x0 + 1, ((x + 1) * p.width) / edge)];
+      let sum = 0;
+      let n = 0;
+      for (let yy = Math.floor(y0); yy < Math.min(p.height, Math.ceil(y1)); yy++)
+        for (let xx = Math.floor(x0); xx < Math.min(p.width, Math.ceil(x1)); xx++)
+          for (let k = 0; k < p.channels; k++, n++) sum += p.data[(yy * p.width + xx) * p.channels + k]!;
+      out[y * edge + x] = sum / n;
+    }
+  return out;
+}
+
 /** The first feed that looks like an image, spread over 0…255: what the network sees, up to brightness. */
 function pixelsOf(
   sample: Sample,
