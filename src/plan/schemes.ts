@@ -11,6 +11,8 @@ export interface LayerScheme {
   readonly activations: "recipe" | "none";
   /** Why this layer has it; goes into the plan. */
   readonly because?: string;
+  /** Whose wish it is; of a float layer the code of its skip. Default: the budget's. */
+  readonly by?: "user" | "budget";
 }
 
 export const SCHEME_FORM = "float, or w2, w4, w8 with b32 for blocks of 32 and a8 for 8-bit activations, such as w4a8 or w4b32";

@@ -75,7 +75,7 @@ export const SKIP_CODES = {
   "target-slow": "the target runs it slower quantized",
   "no-stats": "no statistics for an input of this node",
   "not-reached": "the calibration samples never ran this node",
-  user: "left out by --skip",
+  user: "left out by --skip, or pinned by --scheme",
   budget: "float meets the budget better",
   "range-unsound": "an 8-bit range over this value destroys what it carries",
   region: "part of a region that stays whole (normalization, softmax, GELU)",

@@ -34,7 +34,7 @@ export class Context {
     for (const n of matchNodes(input.model, input.skip ?? [])) this.skip(n, "user", "left out by --skip");
     for (const n of allNodes(input.model)) {
       const own = input.schemes?.get(this.nodePath(n));
-      if (own && !own.weight) this.skip(n, "budget", own.because ?? "pinned to float");
+      if (own && !own.weight) this.skip(n, own.by ?? "budget", own.because ?? "pinned to float");
       const given = input.floats?.get(this.nodePath(n));
       if (!given || this.skips.has(n)) continue;
       if (ABOUT_ACTIVATIONS.has(given.code))
