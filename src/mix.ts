@@ -60,6 +60,7 @@ export const pinsOf = (given: readonly string[]): readonly Pin[] => given.map(pa
 export function pinned(model: Model, pins: readonly Pin[]): ReadonlyMap<string, LayerScheme> {
   const out = new Map<string, LayerScheme>();
   for (const p of pins)
-    for (const n of matchNodes(model, [p.pattern])) out.set(pathOfNode(n), { ...p.scheme, because: `pinned by "${p.pattern}"`, by: "user" });
+    for (const n of matchNodes(model, [p.pattern]))
+      out.set(pathOfNode(n), { ...p.scheme, because: `pinned by "${p.pattern}"`, by: "user" });
   return out;
 }
