@@ -28,18 +28,19 @@ test("losses: noise over signal over all samples, mean over outputs; divergence 
 });
 
 test("schemes as they are written", () => {
-  expect(parseScheme("w8a8")).toEqual({
+  expect(parseScheme("w8a8")).toMatchObject({
     name: "w8a8",
     weight: { dtype: "int8", per: "channel", symmetric: true },
     activations: "recipe",
+    activationBits: 8,
   });
-  expect(parseScheme("w4b64")).toEqual({
+  expect(parseScheme("w4b64")).toMatchObject({
     name: "w4b64",
     weight: { dtype: "int4", per: "block", blockSize: 64, symmetric: false },
     activations: "none",
   });
   expect(parseScheme("float")?.weight).toBeUndefined();
-  for (const bad of ["w5a8", "w4a4", "a8", "w4b0", ""]) expect(parseScheme(bad)).toBeUndefined();
+  for (const bad of ["w5a8", "w4a5", "a8", "w4b0", ""]) expect(parseScheme(bad)).toBeUndefined();
   expect(parsePin("a=b.*=w8a8")).toMatchObject({ pattern: "a=b.*", scheme: { name: "w8a8" } });
   expect(() => parsePin("head.*")).toThrow(/--scheme|PATTERN=SCHEME/);
   expect(() => parsePin("head.*=w9")).toThrow(/w9/);
