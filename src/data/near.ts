@@ -17,7 +17,7 @@ export interface Duplicates {
 
 /** Bits of 64 that may differ. Unrelated pictures differ in 32 ± 4 (binomial); JPEG, scaling and small crops in a few. */
 export const HASH_BITS = 10;
-/** Correlation of 32×32 grey cells: a crop of a fiftieth keeps 0.97 and more. */
+/** Correlation of 32×32 grey cells. */
 export const GRAY = 0.95;
 /** Share of common shingles (Jaccard). */
 export const TEXT_SHARE = 0.8;
@@ -94,18 +94,36 @@ function contentOf(s: Sample): string {
 const EDGE = 32;
 const LOW = 8;
 
-/** What is kept of a picture: the hashes find candidates, the grey cells (mean 0, length 1) confirm them. */
-interface Picture {
-  readonly hash: bigint;
-  readonly mirrorHash: bigint;
+/** Borders that a copy may have lost on each side, as a share of the edge. */
+const CROPS = [0, 0.02, 0.05, 0.1];
+
+/** What is kept of a picture: hashes find candidates, the grey cells (mean 0, length 1) confirm them. */
+interface Look {
+  /** Low and high 32 bits. */
+  readonly low: number;
+  readonly high: number;
   readonly gray: Float32Array;
-  readonly mirror: Float32Array;
+}
+interface Picture {
+  /** As it is, and mirrored. */
+  readonly whole: readonly [Look, Look];
+  /** As it would look without its borders. */
+  readonly cropped: readonly Look[];
 }
 function pictureOf(s: Sample): Picture | undefined {
-  const gray = grayOf(s, EDGE);
-  if (gray === undefined) return undefined;
-  const mirror = Float32Array.from(gray, (_, i) => gray[i - (i % EDGE) + (EDGE - 1 - (i % EDGE))]!);
-  return { hash: pictureHash(gray), mirrorHash: pictureHash(mirror), gray: centred(gray), mirror: centred(mirror) };
+  const looks: Look[] = [];
+  for (const crop of CROPS) {
+    const gray = grayOf(s, EDGE, crop);
+    if (gray === undefined) return undefined;
+    looks.push(lookOf(gray));
+  }
+  const whole = grayOf(s, EDGE)!;
+  const mirror = Float32Array.from(whole, (_, i) => whole[i - (i % EDGE) + (EDGE - 1 - (i % EDGE))]!);
+  return { whole: [looks[0]!, lookOf(mirror)], cropped: looks };
+}
+function lookOf(gray: Float32Array): Look {
+  const hash = pictureHash(gray);
+  return { low: Number(hash & 0xffffffffn), high: Number(hash >> 32n), gray: centred(gray) };
 }
 function centred(g: Float32Array): Float32Array {
   let mean = 0;
@@ -144,13 +162,14 @@ export function pictureHash(gray: Float32Array): bigint {
   return bits;
 }
 
-/** A hash of 64 bits is not enough for plain pictures (a digit on black): the grey cells must agree as well. */
+/** Either, mirrored or not, is what the other would be without its borders. */
 function near(a: Picture | undefined, b: Picture | undefined): boolean {
   if (a === undefined || b === undefined) return false;
-  return (
-    (distance(a.hash, b.hash) <= HASH_BITS && cosine(a.gray, b.gray) >= GRAY) ||
-    (distance(a.hash, b.mirrorHash) <= HASH_BITS && cosine(a.gray, b.mirror) >= GRAY)
-  );
+  return a.cropped.some((x) => b.whole.some((y) => alike(x, y))) || b.cropped.some((x) => a.whole.some((y) => alike(x, y)));
+}
+/** A hash of 64 bits is not enough for plain pictures (a digit on black): the grey cells must agree as well. */
+function alike(x: Look, y: Look): boolean {
+  return ones(x.low ^ y.low) + ones(x.high ^ y.high) <= HASH_BITS && cosine(x.gray, y.gray) >= GRAY;
 }
 export function distance(a: bigint, b: bigint): number {
   const x = a ^ b;

@@ -41,15 +41,17 @@ export async function pictureOf(sample: Sample): Promise<string | undefined> {
   }
 }
 
-/** The sample's picture in grey, `edge` × `edge`, by averages over cells; undefined when no feed is an image. */
-export function grayOf(sample: Sample, edge: number): Float32Array | undefined {
+/** The sample's picture in grey, `edge` × `edge`, by averages over cells, without a border of `crop` of each side; undefined when no feed is an image. */
+export function grayOf(sample: Sample, edge: number, crop = 0): Float32Array | undefined {
   const p = pixelsOf(sample);
   if (p === undefined) return undefined;
   const out = new Float32Array(edge * edge);
+  const [top, left] = [crop * p.height, crop * p.width];
+  const [height, width] = [p.height - 2 * top, p.width - 2 * left];
   for (let y = 0; y < edge; y++)
     for (let x = 0; x < edge; x++) {
-      const [y0, x0] = [(y * p.height) / edge, (x * p.width) / edge];
-      const [y1, x1] = [Math.max(y0 + 1, ((y + 1) * p.height) / edge), Math.max(x0 + 1, ((x + 1) * p.width) / edge)];
+      const [y0, x0] = [top + (y * height) / edge, left + (x * width) / edge];
+      const [y1, x1] = [Math.max(y0 + 1, top + ((y + 1) * height) / edge), Math.max(x0 + 1, left + ((x + 1) * width) / edge)];
       let sum = 0;
       let n = 0;
       for (let yy = Math.floor(y0); yy < Math.min(p.height, Math.ceil(y1)); yy++)
