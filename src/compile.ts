@@ -25,6 +25,7 @@ import { withoutQuantization } from "./prepare/float.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
 import { type Proposal, proposeSites } from "./ptq/propose.ts";
 import { castProposal, castRest, restValues } from "./ptq/rest.ts";
+import { recipeForGraph, recipeWithoutRanges } from "./recurrent.ts";
 import { coverageOf, makeReport, nodeCount } from "./report.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
 import { readSource, refuseQuantized, type Source } from "./source.ts";
@@ -56,13 +57,14 @@ export interface Settled {
 
 /** The whole compiler. Each line is a stage; what passes between them is data. */
 export async function quantize(source: string | Uint8Array, given: QuantizeOptions = {}): Promise<QuantizeResult> {
-  const wish = settleWish(given);
-  return withJob({ ...given, threads: wish.options.threads }, async (job) => {
+  const asked = settleWish(given);
+  return withJob({ ...given, threads: asked.options.threads }, async (job) => {
     const read = await job.stage(
       "read",
-      () => readFloat(job, source, wish.options.requantize),
+      () => readFloat(job, source, asked.options.requantize),
       (s) => ({ stage: "read", nodes: nodeCount(s.model), bytes: s.sizeBytes }),
     );
+    const wish = recipeForGraph(asked, read.model, job.report);
     const names = outputsOf(read, wish);
     sayWhatDataGains(job, wish);
     const data = await job.stage(
@@ -187,8 +189,7 @@ export function settleDecisions<
   },
 >(options: T, hasData: boolean): Omit<Settled, "options"> & { readonly options: T } {
   const target = targetOf(options.target);
-  const without = target.name === "ort-cpu" ? "int8-dynamic" : "int8-weights";
-  const asked = recipeOf(options.recipe !== "auto" ? options.recipe : hasData ? "int8" : without);
+  const asked = recipeOf(options.recipe !== "auto" ? options.recipe : hasData ? "int8" : recipeWithoutRanges(target));
   const recipe = options.float === undefined ? asked : { ...asked, floatType: options.float as Recipe["floatType"] };
   const budget = options.budget === undefined ? [] : parseBudget(options.budget);
   const pins = pinsOf(options.scheme ?? []);

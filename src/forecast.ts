@@ -7,6 +7,7 @@ import { DEFAULT_SAMPLES, type Effort } from "./options.ts";
 import type { WeightSite } from "./ptq/propose.ts";
 import { DTYPES, elementCount } from "./quant/dtype.ts";
 import { qparamShape } from "./quant/granularity.ts";
+import { recipeForGraph } from "./recurrent.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
 import { readSource, refuseQuantized } from "./source.ts";
 
@@ -27,14 +28,15 @@ const TRIALS = 5;
 const COST = { calibrate: 2, quantized: 3 } as const;
 
 export async function forecast(source: string | Uint8Array, given: QuantizeOptions = {}): Promise<Forecast> {
-  const wish = settleWish(given);
-  const { options } = wish;
+  const asked = settleWish(given);
+  const { options } = asked;
   return withJob({ ...given, threads: options.threads }, async (job) => {
     const start = performance.now();
     const read = readSource(source);
     refuseQuantized(read.model);
     const data = await openSet(job, read.model, options);
     const prepared = await prepare(job, read, data);
+    const wish = recipeForGraph(asked, read.model, job.report);
     const proposal = propose(read, prepared, wish);
     const fixed = (performance.now() - start) / 1000;
 

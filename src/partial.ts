@@ -18,6 +18,7 @@ import type { PlanBundle } from "./plan/types.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
 import { proposeSites } from "./ptq/propose.ts";
 import { castRest, restValues } from "./ptq/rest.ts";
+import { recipeForGraph } from "./recurrent.ts";
 import { coverageOf } from "./report.ts";
 import { solveMix } from "./search.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
@@ -124,12 +125,13 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
   if (options.stats !== undefined && options.table !== undefined)
     throw new QcError({ code: "cli/bad-value", flag: "--table", got: options.table, want: "no --stats beside it" }, { exitCode: 2 });
   const hasRanges = options.stats !== undefined || options.table !== undefined;
-  const wish = settleDecisions(options, hasRanges);
-  if (wish.recipe.data && !hasRanges)
-    throw new QcError({ code: "cli/needs-option", command: "plan", flag: "--stats", why: `recipe ${wish.recipe.name} needs ranges` });
+  const asked = settleDecisions(options, hasRanges);
+  if (asked.recipe.data && !hasRanges)
+    throw new QcError({ code: "cli/needs-option", command: "plan", flag: "--stats", why: `recipe ${asked.recipe.name} needs ranges` });
   return withJob({ ...given, threads: options.threads }, async (job) => {
     const read = readSource(source);
     refuseQuantized(read.model);
+    const wish = recipeForGraph(asked, read.model, job.report);
     const file = options.out ?? (read.path === undefined ? undefined : `${stemOf(read.path)}.plan.json`);
     if (file !== undefined) checkOutputs([file], [read.path, options.stats, options.table, options.data]);
     const data = await openSet(job, read.model, options);

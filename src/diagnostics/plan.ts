@@ -49,6 +49,11 @@ export const PLAN = {
       `An 8-bit range over "${f.value}" would leave ${f.bulkDb.toFixed(1)} dB of all but its largest values: ${list(f.nodes)} stay float`,
       "Rare values are far larger than the rest. See `qc stats show`.",
     ),
+  "plan/recurrent": (f: { readonly nodes: readonly string[]; readonly recipe: string }) =>
+    info(
+      `The network is recurrent (${list(f.nodes)}): its errors would come back to it step after step, so recipe auto takes ${f.recipe}`,
+      "--recipe int8 quantizes activations with static ranges all the same.",
+    ),
   "plan/suspect-float": (f: { readonly value: string; readonly db: number; readonly gainDb: number; readonly nodes: readonly string[] }) =>
     warning(
       `8-bit codes of "${f.value}" keep ${f.db.toFixed(1)} dB of it: ${list(f.nodes)} stay float, which takes ${f.gainDb.toFixed(1)} dB of noise off the outputs`,
