@@ -1,6 +1,6 @@
 // Fine-tuning measured on samples that training never saw.
 //
-//   node bench/qat.mjs MODEL.onnx CALIB.npy SCORE.npy LABELS.npy [--weights int4/channel] [--improve] [--extra 3000] [--steps 400] [--rate 0.002] …
+//   node bench/qat.mjs MODEL.onnx CALIB.npy SCORE.npy LABELS.npy [--weights int4/channel | --recipe w4a4] [--calibrator mse] [--improve] [--extra 3000] [--steps 400] [--rate 0.002] …
 //
 // CALIB is trained on (a fifth of it judges), with `--extra` samples drawn from SCORE by the printed seed; the rest of SCORE is held out.
 // Prints metric, SQNR at the output, agreement, flips, steps and seconds of the start and of what came back, and what a step costs beside a
@@ -15,6 +15,8 @@ const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     weights: { type: "string", default: "int8/tensor" },
+    recipe: { type: "string", default: "" },
+    calibrator: { type: "string", default: "minmax" },
     improve: { type: "boolean", default: false },
     extra: { type: "string", default: "0" },
     seed: { type: "string", default: "7" },
@@ -47,6 +49,7 @@ const [
   qat,
   { batchOf },
   driver,
+  { recipeOf },
 ] = await Promise.all(
   [
     "graph/onnx/index.js",
@@ -64,6 +67,7 @@ const [
     "qat/index.js",
     "qat/shapes.js",
     "qat/driver.js",
+    "plan/recipes/index.js",
   ].map(from),
 );
 
@@ -95,7 +99,7 @@ try {
   const prepared = await prepareModel(source, runtime, { feeds: (await data.sample(0)).feeds });
   const target = targetOf("portable");
   const [dtype, per] = flags.weights.split("/");
-  const recipe = {
+  const plain = {
     name: flags.weights,
     activations: "static",
     activationBits: 8,
@@ -104,10 +108,11 @@ try {
     summary: "",
     weight: { dtype, per, symmetric: true },
   };
+  const recipe = flags.recipe ? recipeOf(flags.recipe) : plain;
   const proposal = proposeSites({ model: prepared.model, types: prepared.types, target, recipe });
   const indices = Array.from({ length: n }, (_, i) => i);
   const stats = await calibrate.collectStats({ model: prepared.model, values: proposal.values, data, indices, runtime });
-  let bundle = planOf(proposal, stats, calibrate.CALIBRATORS.minmax);
+  let bundle = planOf(proposal, stats, calibrate.CALIBRATORS[flags.calibrator]);
   if (flags.improve)
     bundle = await improvePlan({ model: prepared.model, types: prepared.types, bundle, stats, data, runtime, target, effort: "default" });
 

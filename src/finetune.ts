@@ -41,7 +41,7 @@ export async function qatTrain(source: string | Uint8Array, given: QatTrainOptio
   const options = settle(QAT_TRAIN, { ...rest, ...(typeof from === "string" ? { plan: from } : {}) }, RUN_KEYS);
   if (options.data === undefined)
     throw new QcError({ code: "cli/needs-option", command: "qat train", flag: "--data", why: "training needs samples" });
-  const { trainQat, QAT_DEFAULTS, OPTIMIZERS, readCheckpoint, writeCheckpoint } = await import("./qat/index.ts");
+  const { trainQat, trainedFor, QAT_DEFAULTS, OPTIMIZERS, readCheckpoint, writeCheckpoint } = await import("./qat/index.ts");
   return withJob({ ...given, threads: options.threads }, async (job) => {
     const read = readSource(source);
     refuseQuantized(read.model);
@@ -54,6 +54,7 @@ export async function qatTrain(source: string | Uint8Array, given: QatTrainOptio
     const start = await startPlan(job, read, prepared, data, from, options);
     const wish: QatOptions = {
       ...QAT_DEFAULTS,
+      trained: trainedFor(start),
       steps: options.steps,
       batch: options.batch,
       rate: options.rate ?? QAT_DEFAULTS.rate,

@@ -55,6 +55,7 @@ export const RECIPES = [
   "int4-weights",
   "int2-weights",
   "w4a8",
+  "w4a4",
   "fp8",
   "fp16",
   "bf16",

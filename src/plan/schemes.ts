@@ -9,22 +9,25 @@ export interface LayerScheme {
   readonly weight: Recipe["weight"];
   /** "recipe": as the recipe has it. */
   readonly activations: "recipe" | "none";
+  /** Bits of its inputs where activations are static integers; absent: as the recipe has it. */
+  readonly activationBits?: 4 | 8;
   /** Why this layer has it; goes into the plan. */
   readonly because?: string;
   /** Whose wish it is; of a float layer the code of its skip. Default: the budget's. */
   readonly by?: "user" | "budget";
 }
 
-export const SCHEME_FORM = "float, or w2, w4, w8 with b32 for blocks of 32 and a8 for 8-bit activations, such as w4a8 or w4b32";
+export const SCHEME_FORM =
+  "float, or w2, w4, w8 with b32 for blocks of 32 and a8 for 8-bit activations, a4 for 4-bit ones, such as w4a8 or w4b32";
 
 /** Weight-only codes below 8 bits need blocks; 32 is what most kernels have. */
 const DEFAULT_BLOCK = 32;
 const JOINED_BLOCK = 64;
 
-/** `float`, or `w` bits [`b` block] [`a8`]. Beside 8-bit activations weights are symmetric; alone and below 8 bits they have zero points. */
+/** `float`, or `w` bits [`b` block] [`a8` | `a4`]. Beside activations weights are symmetric; alone and below 8 bits they have zero points. */
 export function parseScheme(text: string): LayerScheme | undefined {
   if (text === "float") return { name: text, weight: undefined, activations: "none" };
-  const m = /^w([248])(?:b([1-9][0-9]*))?(a8)?$/.exec(text);
+  const m = /^w([248])(?:b([1-9][0-9]*))?(?:a([48]))?$/.exec(text);
   if (!m) return undefined;
   const bits = Number(m[1]) as 2 | 4 | 8;
   const joined = m[3] !== undefined;
@@ -39,6 +42,7 @@ export function parseScheme(text: string): LayerScheme | undefined {
       symmetric: joined || bits === 8,
     },
     activations: joined ? "recipe" : "none",
+    ...(joined && { activationBits: m[3] === "4" ? 4 : 8 }),
   };
 }
 

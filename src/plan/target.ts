@@ -5,7 +5,7 @@ import type { WeightForm } from "./types.ts";
 export const TARGET_NAMES = ["portable", "ort-cpu", "ort-cuda", "ort-webgpu", "tensorrt"] as const;
 export type TargetName = (typeof TARGET_NAMES)[number];
 
-export type ActivationDType = "uint8" | "int8" | "uint16" | "int16" | "float8e4m3fn" | "float4e2m1";
+export type ActivationDType = "uint4" | "uint8" | "int8" | "uint16" | "int16" | "float8e4m3fn" | "float4e2m1";
 
 /** Conditions on a node for a row to hold. All that are given must hold. */
 export interface RowCondition {

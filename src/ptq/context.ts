@@ -25,12 +25,14 @@ export class Context {
   readonly regions: ReadonlyMap<Node, Region>;
   readonly #prefix = new Map<object, string>();
   readonly #opset: number;
+  readonly #ends: ReadonlySet<Node>;
 
   constructor(input: ProposeInput) {
     this.input = input;
     this.regions = regionIndex(findRegions(input.model).filter((r) => r.kind !== "silu"));
     this.#opset = Math.max(input.model.opsets.get("") ?? 1, input.target.opset.min);
     for (const n of allNodes(input.model)) this.facts.set(n, opFacts(n));
+    this.#ends = input.recipe.ends ? endsOf(input.model.graph.nodes, this.facts) : new Set();
     for (const n of matchNodes(input.model, input.skip ?? [])) this.skip(n, "user", "left out by --skip");
     for (const n of allNodes(input.model)) {
       const own = input.schemes?.get(this.nodePath(n));
@@ -86,7 +88,7 @@ export class Context {
   /** The row with which the target quantizes activations at this node; undefined: it does not. */
   activationRow(n: Node): TargetRow | undefined {
     if (this.weightOnly.has(n) || (this.regions.has(n) && this.facts.get(n)?.trait !== "compute")) return undefined;
-    const dtype = this.activationScheme().dtype;
+    const dtype = this.activationScheme(n).dtype;
     return this.rows(n).find((r) => (r.activation as readonly string[]).includes(dtype));
   }
 
@@ -101,7 +103,9 @@ export class Context {
   recipeAt(n: Node): Recipe {
     const { recipe, schemes } = this.input;
     const own = schemes?.get(this.nodePath(n));
-    return own?.weight ? { ...recipe, weight: own.weight, ...(own.activations === "none" && { activations: "none" }) } : recipe;
+    if (!own?.weight) return recipe.ends && this.#ends.has(n) ? { ...recipe, ...recipe.ends } : recipe;
+    const activationBits = own.activationBits ?? recipe.activationBits;
+    return { ...recipe, weight: own.weight, activationBits, ...(own.activations === "none" && { activations: "none" }) };
   }
 
   /** Whether a way to store weights is what the recipe asks for. */
@@ -117,13 +121,37 @@ export class Context {
     return !withActivation || w.form === "dynamic-lstm" || dynamic === (recipe.activations === "dynamic");
   }
 
-  activationScheme(): Scheme {
-    const { target, recipe } = this.input;
+  /** How activations are stored: those that a node reads, or what the recipe says of all. */
+  activationScheme(n?: Node): Scheme {
+    const { target } = this.input;
+    const recipe = n ? this.recipeAt(n) : this.input.recipe;
     if (recipe.activationDType) return { dtype: recipe.activationDType, symmetric: true, narrow: false, granularity: { kind: "tensor" } };
     const { dtype, symmetric } = target.activation;
-    const wide = recipe.activationBits === 16 ? (dtype === "uint8" ? "uint16" : "int16") : dtype;
-    return { dtype: wide, symmetric, narrow: symmetric, granularity: { kind: "tensor" } };
+    const stored = `${dtype === "uint8" ? "uint" : "int"}${recipe.activationBits}` as const;
+    return { dtype: stored, symmetric, narrow: symmetric, granularity: { kind: "tensor" } };
   }
+}
+
+/** Products of the main graph that no product comes before, and those that none comes behind. Nodes are in execution order. */
+function endsOf(nodes: readonly Node[], facts: ReadonlyMap<Node, OpFacts | undefined>): Set<Node> {
+  const isProduct = (n: Node): boolean => {
+    const f = facts.get(n);
+    return f?.trait === "compute" && f.weights.length > 0;
+  };
+  const out = new Set<Node>();
+  const behind = new Set<Value>();
+  for (const n of nodes) {
+    const fed = n.inputs.some((v) => v && behind.has(v));
+    if (isProduct(n) && !fed) out.add(n);
+    if (isProduct(n) || fed) for (const v of n.outputs) if (v) behind.add(v);
+  }
+  const before = new Set<Value>();
+  for (const n of [...nodes].reverse()) {
+    const feeds = n.outputs.some((v) => v && before.has(v));
+    if (isProduct(n) && !feeds) out.add(n);
+    if (isProduct(n) || feeds) for (const v of n.inputs) if (v) before.add(v);
+  }
+  return out;
 }
 
 function holds(n: Node, when: RowCondition | undefined, opset: number): boolean {

@@ -3,7 +3,8 @@ import { intAttr } from "../graph/attr.ts";
 import { constantOf } from "../graph/constant.ts";
 import type { Node, Use, Value } from "../graph/ir.ts";
 import { printTarget } from "../plan/target.ts";
-import type { Skip } from "../plan/types.ts";
+import type { Scheme, Skip } from "../plan/types.ts";
+import { DTYPES } from "../quant/dtype.ts";
 import { Context } from "./context.ts";
 import { placeComputeInputs } from "./inputs.ts";
 import type { ActivationSite, ComputeNode, Proposal, ProposeInput, WeightSite } from "./proposal.ts";
@@ -49,6 +50,15 @@ export function proposeSites(input: ProposeInput): Proposal {
       why:
         target.gates?.find((g) => g.dtype === recipe.weight?.dtype)?.why ??
         `no operator has weights of ${recipe.weight.dtype} ${wanted ? `with ${recipe.activations} activations` : "alone"} there`,
+    });
+
+  const stored = ctx.activationScheme().dtype as string;
+  if (recipe.activations === "static" && !target.rows.some((r) => (r.activation as readonly string[]).includes(stored)))
+    throw new QcError({
+      code: "plan/recipe-unavailable",
+      recipe: recipe.name,
+      target: printTarget(target),
+      why: `no operator has activations of ${stored} there`,
     });
 
   const compute: ComputeNode[] = [];
@@ -166,22 +176,23 @@ function activationSites(ctx: Context, placed: Placed, dynamic: readonly Compute
     const [ra, rb] = [find(a), find(b)];
     if (ra !== rb) parent.set(rb, ra);
   }
-  const ids = new Map<Value, number>();
-  const scheme = ctx.activationScheme();
+  const ids = new Map<string, number>();
   const out: ActivationSite[] = [];
-  for (const [value, uses] of placed.uses) {
-    const root = find(value);
-    if (!ids.has(root)) ids.set(root, ids.size);
-    out.push({
-      value,
-      path: ctx.path(value),
-      uses,
-      scheme,
-      group: ids.get(root)!,
-      because: placed.because.get(value) ?? "",
-      dynamic: false,
-    });
-  }
+  for (const [value, all] of placed.uses)
+    for (const { scheme, uses } of byScheme(ctx, value, all)) {
+      // Codes of different types share no parameters.
+      const key = `${ctx.path(find(value))}\n${scheme.dtype}`;
+      if (!ids.has(key)) ids.set(key, ids.size);
+      out.push({
+        value,
+        path: ctx.path(value),
+        uses,
+        scheme,
+        group: ids.get(key)!,
+        because: placed.because.get(value) ?? "",
+        dynamic: false,
+      });
+    }
   const dynamicUses = new Map<Value, Use[]>();
   for (const d of dynamic)
     for (const i of d.facts.data) {
@@ -192,6 +203,27 @@ function activationSites(ctx: Context, placed: Placed, dynamic: readonly Compute
   for (const [value, uses] of dynamicUses)
     out.push({ value, path: ctx.path(value), uses, scheme: dynamicScheme, group: -1, because: "quantized while running", dynamic: true });
   return out;
+}
+
+/** Readers of a value by how they take it. What every use reads as codes has one type: the widest that a reader asks for. */
+function byScheme(
+  ctx: Context,
+  value: Value,
+  uses: "all" | readonly Use[],
+): { readonly scheme: Scheme; readonly uses: "all" | readonly Use[] }[] {
+  const readers = uses === "all" ? value.uses : uses;
+  const parts = new Map<string, { readonly scheme: Scheme; readonly uses: Use[] }>();
+  for (const u of readers) {
+    const scheme = ctx.activationScheme(u.node);
+    const part = parts.get(scheme.dtype) ?? { scheme, uses: [] };
+    parts.set(scheme.dtype, part);
+    part.uses.push(u);
+  }
+  const found = [...parts.values()];
+  if (uses !== "all") return found;
+  const bits = (s: Scheme): number => DTYPES[s.dtype].bits;
+  const widest = found.map((p) => p.scheme).sort((a, b) => bits(b) - bits(a))[0] ?? ctx.activationScheme();
+  return [{ scheme: widest, uses }];
 }
 
 /** A constant operand of a quantized sum or product: stored like an activation, one scale. */

@@ -9,7 +9,7 @@ import { pathOfNode } from "../graph/walk.ts";
 import { irVersionOf, type Need, NO_NEED, printTarget } from "../plan/target.ts";
 import type { Consumers, Numbers, Plan, PlanBundle, Scheme, Site, Skip } from "../plan/types.ts";
 import { chooseAsymmetric, chooseSymmetric, type QParams } from "../quant/affine.ts";
-import { isIntDType } from "../quant/dtype.ts";
+import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
 import { type CodeDType, FLOAT8_MAX } from "../quant/float8.ts";
 import { packCodes } from "../quant/pack.ts";
 import type { ActivationSite, Proposal } from "./proposal.ts";
@@ -97,7 +97,7 @@ function rangesOf(
     else if (s.inf > 0) drop.push({ site, code: "range-unsound", detail: `"${site.path}" holds infinities` });
     else {
       const { dtype, symmetric } = site.scheme;
-      const levels = dtype === "uint16" || dtype === "int16" ? 65536 : 256;
+      const levels = isIntDType(dtype) ? 2 ** INT_DTYPES[dtype].bits : 256;
       const bounds = site.value.producer && opFacts(site.value.producer)?.bounds;
       const chosen = bounds
         ? { min: bounds[0], max: bounds[1] }

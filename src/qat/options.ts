@@ -1,3 +1,5 @@
+import type { PlanBundle } from "../plan/types.ts";
+import { DTYPES } from "../quant/dtype.ts";
 import type { Augmentation } from "./augment.ts";
 import { OPTIMIZERS, type Optimizer } from "./optimizer.ts";
 import type { Trained } from "./student.ts";
@@ -36,6 +38,12 @@ export interface QatOptions {
   readonly seed: number;
   /** Threads of the engine. Results are bound to this number: sums are split by it. */
   readonly threads: number;
+}
+
+/** Steps of activations below 8 bits are coarse: where they lie is learned too. */
+export function trainedFor(bundle: PlanBundle): Trained {
+  const coarse = bundle.plan.sites.some((s) => s.kind === "static" && DTYPES[s.scheme.dtype].bits < 8);
+  return coarse ? { ...QAT_DEFAULTS.trained, activationScales: QAT_DEFAULTS.trained.weightScales } : QAT_DEFAULTS.trained;
 }
 
 export const QAT_DEFAULTS: QatOptions = {

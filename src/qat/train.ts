@@ -14,7 +14,7 @@ import { type Targets, targetsOf } from "./labels.ts";
 import { crossEntropy, distillation, meanSquare, relativeError } from "./losses.ts";
 import { raisedForTraining } from "./opset.ts";
 import { optimizerSchedule } from "./optimizer.ts";
-import { QAT_DEFAULTS, type QatOptions } from "./options.ts";
+import { QAT_DEFAULTS, type QatOptions, trainedFor } from "./options.ts";
 import { cutPoints, outputPoints } from "./points.ts";
 import { cosine } from "./schedule.ts";
 import { batchOf, shapesOf } from "./shapes.ts";
@@ -80,7 +80,7 @@ const FEW_SAMPLES = 64;
  * `select`, so never worse there than the start.
  */
 export async function trainQat(t: TrainQat): Promise<QatResult> {
-  const o: QatOptions = { ...QAT_DEFAULTS, ...t.options };
+  const o: QatOptions = { ...QAT_DEFAULTS, trained: trainedFor(t.bundle), ...t.options };
   const began = performance.now();
   // The plan's model keeps its opset; training works on a raised copy of the same meaning, with the same names.
   t = { ...t, model: raisedForTraining(t.model) };
@@ -367,7 +367,7 @@ function divisorBelow(n: number, most: number): number {
 
 /** The graph of a step as `trainQat` runs it: for measuring. */
 export async function stepGraphOf(t: TrainQat): Promise<{ readonly graph: StepGraph }> {
-  const o: QatOptions = { ...QAT_DEFAULTS, ...t.options };
+  const o: QatOptions = { ...QAT_DEFAULTS, trained: trainedFor(t.bundle), ...t.options };
   t = { ...t, model: raisedForTraining(t.model) };
   const samples = await load(t.data, roles(t.data, o.seed).train);
   const { size, accumulate, types } = await batchSize(t, o, samples);

@@ -2,8 +2,9 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Observer } from "../../src/calibrate/observer.ts";
 import { lower } from "../../src/export/lower/index.ts";
 import { constantOf } from "../../src/graph/constant.ts";
-import { type Model, newModel } from "../../src/graph/ir.ts";
+import { type Model, newModel, type Value } from "../../src/graph/ir.ts";
 import { tensorType } from "../../src/graph/types.ts";
+import { simulate } from "../../src/plan/simulate.ts";
 import { targetOf } from "../../src/plan/targets/index.ts";
 import { matchNodes } from "../../src/ptq/match.ts";
 import { planOf } from "../../src/ptq/ranges.ts";
@@ -38,6 +39,33 @@ test("portable: inputs of products alone", async () => {
       "float Flatten flat: op-is-float",
     ]
   `);
+});
+
+test("w4a4: the first and the last product in 8 bits, one value stored twice where its readers differ", async () => {
+  expect((await sites(residualNet(), "portable", "w4a4")).filter((x) => !x.startsWith("float"))).toEqual([
+    "static x uint8 -> a#0",
+    "static ra uint4 -> c#0",
+    "static flat uint8 -> y#0",
+    "weight a.w int8/axis 0 -> a#1",
+    "weight c.w int4/axis 0 -> c#1",
+    "weight fc.w int8/axis 1 -> y#1",
+  ]);
+  const b = new Builder();
+  const product = (v: Value, name: string) => b.node("MatMul", [v, b.weight(`${name}.w`, [4, 4])], {}, name);
+  const first = product(b.input("x", [2, 4]), "first");
+  b.output(product(first, "last"));
+  const made = b.output(product(product(first, "middle"), "end"));
+  const { bundle, model } = await planned(runtime, made, "portable", "w4a4");
+  const types = bundle.plan.sites.flatMap((s) => (s.kind === "static" ? [s.scheme.dtype] : []));
+  expect(types.sort()).toEqual(["uint4", "uint8", "uint8", "uint8"]);
+  expect(bundle.plan.opset).toBe(21);
+  const feeds = feedsOf(model);
+  const [exported, meant] = [lower(model, bundle, targetOf("portable")), simulate(model, bundle)];
+  expect(await runModel(runtime, exported, feeds)).toEqual(await runModel(runtime, meant, feeds));
+});
+
+test.each(["ort-cpu", "tensorrt"])("%s has no 4-bit activations and says so", async (target) => {
+  await expect(sites(residualNet(), target, "w4a4")).rejects.toThrow(/w4a4/);
 });
 
 test("tensorrt: the skip connection too, and not the Conv that feeds the sum", async () => {

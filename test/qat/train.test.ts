@@ -54,6 +54,7 @@ test("zero steps change no byte", async () => {
 
 test.each([
   ["int4 per channel", recipe(W4), 1],
+  ["4-bit weights and activations", { ...recipe(W4), activationBits: 4 }, 1],
   ["int8 per tensor", recipe({ dtype: "int8", per: "tensor", symmetric: true }), 0.05],
   ["int8 per channel", recipe({ dtype: "int8", per: "channel", symmetric: true }), 0.05],
 ] as const)("%s: the student is the exported graph before and after, and gets better", async (_, wish, gainDb) => {

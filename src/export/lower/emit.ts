@@ -49,11 +49,14 @@ export function quantizePair(
   p: { readonly scale: Value; readonly zeroPoint: Value },
   place: (spec: Parameters<Graph["append"]>[0]) => Node,
 ): Value {
+  const quantized = graph.freshName(`${stem}_quantized`);
+  // A value that its readers take in two types has two pairs: what tells the values apart tells the nodes apart.
+  const suffix = quantized.slice(`${stem}_quantized`.length);
   const q = place({
     op: "QuantizeLinear",
-    name: `${stem}_QuantizeLinear`,
+    name: `${stem}_QuantizeLinear${suffix}`,
     inputs: [input, p.scale, p.zeroPoint],
-    outputs: [graph.freshName(`${stem}_quantized`)],
+    outputs: [quantized],
     attrs,
     origin: { rule: RULE, from: [input.name] },
   });
@@ -61,7 +64,7 @@ export function quantizePair(
   graph.setType(codes, tensorType(p.zeroPoint.data!.dtype, shapeOf(input)));
   const dq = graph.insertAfter(q, {
     op: "DequantizeLinear",
-    name: `${stem}_DequantizeLinear`,
+    name: `${stem}_DequantizeLinear${suffix}`,
     inputs: [codes, p.scale, p.zeroPoint],
     outputs: [graph.freshName(`${stem}_dequantized`)],
     attrs,

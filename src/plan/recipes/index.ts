@@ -8,7 +8,7 @@ export interface Recipe {
   /** static: Q/DQ with calibrated parameters · dynamic: parameters computed at run time · none: weights only. */
   readonly activations: "static" | "dynamic" | "none";
   /** Bits of a static activation. */
-  readonly activationBits: 8 | 16;
+  readonly activationBits: 4 | 8 | 16;
   readonly activationDType?: "float8e4m3fn";
   /** undefined: weights are only cast. */
   readonly weight:
@@ -19,6 +19,11 @@ export interface Recipe {
         readonly symmetric: boolean;
       }
     | undefined;
+  /** What products that no product comes before, and those that none comes behind, have instead. */
+  readonly ends?: {
+    readonly activationBits: 8;
+    readonly weight: { readonly dtype: "int8"; readonly per: "channel" | "tensor"; readonly symmetric: true };
+  };
   /** What the rest of the network is cast to. */
   readonly floatType: "float32" | "float16" | "bfloat16";
   /** Calibration data are needed. */
@@ -58,6 +63,15 @@ export const RECIPES = {
     weight: { dtype: "int4", per: "block", blockSize: 64, symmetric: true },
     data: true,
     summary: "4-bit weights in blocks, 8-bit activations",
+  },
+  w4a4: {
+    ...FLOAT,
+    activations: "static",
+    activationBits: 4,
+    weight: { dtype: "int4", per: "channel", symmetric: true },
+    ends: { activationBits: 8, weight: INT8 },
+    data: true,
+    summary: "4-bit weights and activations, the first and the last product in 8 bits",
   },
   fp16: {
     ...FLOAT,

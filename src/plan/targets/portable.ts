@@ -21,10 +21,10 @@ export const PORTABLE: Target = {
   tieMovement: false,
   domains: [],
   rows: [
-    { ops: ["Conv", "ConvTranspose"], activation: ["uint8"], output: "none", weight: [INT8, INT4, INT8_ONLY], source: ONNX },
+    { ops: ["Conv", "ConvTranspose"], activation: ["uint8", "uint4"], output: "none", weight: [INT8, INT4, INT8_ONLY], source: ONNX },
     {
       ops: ["Gemm", "MatMul"],
-      activation: ["uint8"],
+      activation: ["uint8", "uint4"],
       output: "none",
       weight: [INT8, INT4, INT8_ONLY, INT4_ONLY, UINT4_ONLY],
       source: ONNX,
