@@ -37,5 +37,6 @@ export {
 } from "./partial.ts";
 export { readPlan, writePlan } from "./plan/io.ts";
 export type { Plan, PlanBundle, Scheme, Site, Skip } from "./plan/types.ts";
+export { type SensitivityOptions, type SensitivityReport, sensitivity } from "./sensitivity.ts";
 export type { VerifyReport } from "./verify/index.ts";
 export { VERSION } from "./version.ts";
