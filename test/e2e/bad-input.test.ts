@@ -44,7 +44,15 @@ test("the good case passes, so that the bad ones fail for their own reason", asy
   const r = await qc(["quantize", model, "--data", data, "--effort", "fast"]);
   expect(r.stderr).not.toContain("✘");
   expect(r.code).toBe(0);
-  expect(filesIn(folder)).toEqual(["d.npz", "m.int8.onnx", "m.int8.plan.json", "m.int8.plan.tensors", "m.int8.report.json", "m.onnx"]);
+  expect(filesIn(folder)).toEqual([
+    "d.npz",
+    "m.int8.onnx",
+    "m.int8.plan.json",
+    "m.int8.plan.tensors",
+    "m.int8.report.html",
+    "m.int8.report.json",
+    "m.onnx",
+  ]);
 });
 
 test("a model that is not there", async () => {
