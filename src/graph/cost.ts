@@ -38,6 +38,8 @@ export function macsOf(n: Node, shapes: Shapes): number | undefined {
     if (!x || !w || !r || x.length !== 3 || w.length !== 3 || r.length !== 3) return undefined;
     return x[0]! * x[1]! * w[0]! * w[1]! * (w[2]! + r[2]!);
   }
+  const quantized = QUANTIZED_PRODUCTS[n.op];
+  if (trait === "quantized" && quantized) return quantizedMacs(n, quantized, shapes);
   if (trait !== "compute") return 0;
   const [a, b, y] = [n.inputs[0], n.inputs[1], n.outputs[0]].map((v) => v && shapes.of(v)?.shape);
   if (!a || !b || !y) return undefined;
@@ -46,6 +48,24 @@ export function macsOf(n: Node, shapes: Shapes): number | undefined {
   if (n.op === "ConvTranspose") return size(a) * size(b.slice(1));
   const transA = intAttr(n, "transA", 0) === 1;
   return size(y) * (a[a.length - (transA ? 2 : 1)] ?? 1);
+}
+
+/** Where data and weight are among the inputs of quantized products. */
+const QUANTIZED_PRODUCTS: Readonly<Record<string, readonly [data: number, weight: number]>> = {
+  QLinearConv: [0, 3],
+  QLinearMatMul: [0, 3],
+  ConvInteger: [0, 1],
+  MatMulInteger: [0, 1],
+  MatMulNBits: [0, 1],
+};
+
+/** As for the float operators; MatMulNBits packs its weight, and says K in an attribute. */
+function quantizedMacs(n: Node, [data, weight]: readonly [number, number], shapes: Shapes): number | undefined {
+  const [a, b, y] = [n.inputs[data], n.inputs[weight], n.outputs[0]].map((v) => v && shapes.of(v)?.shape);
+  if (!a || !b || !y) return undefined;
+  const size = (s: readonly number[]) => s.reduce((p, d) => p * d, 1);
+  if (n.op === "QLinearConv" || n.op === "ConvInteger") return size(y) * size(b.slice(1));
+  return size(y) * (n.op === "MatMulNBits" ? intAttr(n, "K", 0) : (a.at(-1) ?? 1));
 }
 
 export interface Memory {

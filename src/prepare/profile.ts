@@ -1,5 +1,7 @@
+import { intAttr } from "../graph/attr.ts";
 import { type Memory, macsOf, memoryOf, shapesFrom } from "../graph/cost.ts";
-import type { Model } from "../graph/ir.ts";
+import { Elements } from "../graph/elements.ts";
+import type { Model, Node, Value } from "../graph/ir.ts";
 import { opFacts } from "../graph/ops/index.ts";
 import { allNodes, pathOfNode } from "../graph/walk.ts";
 import type { Feeds, Runtime } from "../runtime/types.ts";
@@ -10,6 +12,8 @@ export interface NodeProfile {
   readonly op: string;
   /** Multiply–accumulate operations of one run; undefined when a shape is missing. */
   readonly macs: number | undefined;
+  /** Element types of data and weight as they are stored: behind a DequantizeLinear those of its codes. */
+  readonly types: string;
   /** Stored bytes of its constant weights. A tensor that two nodes share counts at both. */
   readonly weightBytes: number;
 }
@@ -37,14 +41,28 @@ export async function profileModel(
   const nodes: NodeProfile[] = [];
   const uncounted: string[] = [];
   let total = 0;
+  const elements = new Elements();
   for (const n of allNodes(model)) {
     const macs = macsOf(n, shapes);
     const weightBytes = opFacts(n)?.weights.reduce((s, w) => s + w.constant.root.data!.byteLength, 0) ?? 0;
     if (macs === 0 && weightBytes === 0) continue;
     const node = pathOfNode(n);
-    nodes.push({ node, op: n.op, macs, weightBytes });
+    nodes.push({ node, op: n.op, macs, types: operandTypes(n, elements), weightBytes });
     if (macs === undefined) uncounted.push(node);
     else total += macs;
   }
   return { nodes, macs: total, uncounted, memory: memoryOf(model, shapes) };
+}
+
+/** `uint8 × int8`, or one name when both are equal. */
+function operandTypes(n: Node, elements: Elements): string {
+  const stored = (v: Value | undefined): string => {
+    const p = v?.producer;
+    const codes = p?.op === "DequantizeLinear" ? p.inputs[0] : v;
+    return (codes && elements.of(codes)) ?? "unknown";
+  };
+  const separate = n.op === "QLinearConv" || n.op === "QLinearMatMul";
+  const a = stored(n.inputs[0]);
+  const b = n.op === "MatMulNBits" ? `uint${intAttr(n, "bits", 4)}` : stored(n.inputs[separate ? 3 : 1]);
+  return a === b ? a : `${a} × ${b}`;
 }

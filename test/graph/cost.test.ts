@@ -16,6 +16,24 @@ const typed = (v: Value, ...shape: Dim[]) => {
 
 describe("macsOf", () => {
   const shapes = shapesFrom(new Map());
+  test("counts quantized products like the float ones that they stand for", () => {
+    const g = newModel().graph;
+    const a = g.addInput("a", f32(3, 64));
+    const packed = g.addInput("packed", tensorType("uint8", [5, 2, 16]));
+    const nbits = g.append({
+      op: "MatMulNBits",
+      domain: "com.microsoft",
+      inputs: [a, packed],
+      attrs: { K: 64, N: 5, bits: 4, block_size: 32 },
+    });
+    typed(nbits.outputs[0]!, 3, 5);
+    expect(macsOf(nbits, shapes)).toBe(3 * 5 * 64);
+    const x = g.addInput("x", tensorType("uint8", [1, 4, 8, 8]));
+    const w = g.addInput("w8", tensorType("int8", [6, 2, 3, 3]));
+    const conv = g.append({ op: "ConvInteger", inputs: [x, w], attrs: { group: 2 } });
+    conv.outputs[0]!.type = tensorType("int32", [1, 6, 6, 6]);
+    expect(macsOf(conv, shapes)).toBe(6 * 6 * 6 * 2 * 9);
+  });
   test("counts products by their definition", () => {
     const g = newModel().graph;
     const x = g.addInput("x", f32(1, 4, 8, 8));
