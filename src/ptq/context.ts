@@ -11,6 +11,7 @@ import { findRegions, type Region, regionIndex } from "../prepare/regions.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
 import { matchNodes } from "./match.ts";
 import type { ProposeInput } from "./proposal.ts";
+import { tableWorthwhile } from "./weights.ts";
 
 const ABOUT_ACTIVATIONS: ReadonlySet<SkipCode> = new Set(["no-stats", "not-reached", "range-unsound"]);
 
@@ -26,6 +27,8 @@ export class Context {
   readonly #prefix = new Map<object, string>();
   readonly #opset: number;
   readonly #ends: ReadonlySet<Node>;
+  /** Lookups, and products that read a lookup's constant. */
+  readonly #tables: ReadonlySet<Node>;
 
   constructor(input: ProposeInput) {
     this.input = input;
@@ -43,6 +46,7 @@ export class Context {
         this.weightOnly.set(n, { node: this.nodePath(n), op: n.op, code: given.code, detail: given.detail });
       else this.skip(n, given.code, given.detail);
     }
+    this.#tables = input.recipe.tables ? this.#tablesOf() : new Set();
   }
 
   path(v: Value): string {
@@ -103,9 +107,32 @@ export class Context {
   recipeAt(n: Node): Recipe {
     const { recipe, schemes } = this.input;
     const own = schemes?.get(this.nodePath(n));
-    if (!own?.weight) return recipe.ends && this.#ends.has(n) ? { ...recipe, ...recipe.ends } : recipe;
+    if (!own?.weight) {
+      if (recipe.tables && this.#tables.has(n)) return { ...recipe, weight: recipe.tables };
+      return recipe.ends && this.#ends.has(n) ? { ...recipe, ...recipe.ends } : recipe;
+    }
     const activationBits = own.activationBits ?? recipe.activationBits;
     return { ...recipe, weight: own.weight, activationBits, ...(own.activations === "none" && { activations: "none" }) };
+  }
+
+  /** Nodes that nobody pinned or left out, and whose target has the form that the recipe wants for tables. */
+  #tablesOf(): Set<Node> {
+    const recipe: Recipe = { ...this.input.recipe, weight: this.input.recipe.tables };
+    const free = (n: Node): boolean =>
+      !this.skips.has(n) &&
+      this.input.schemes?.get(this.nodePath(n))?.weight === undefined &&
+      this.rows(n).some((r) => r.weight.some((w) => this.fits(w, false, recipe)));
+    const out = new Set<Node>();
+    const roots = new Set<Value>();
+    for (const [n, f] of this.facts)
+      for (const w of f?.weights ?? []) {
+        if (w.kind !== "table" || !free(n) || !tableWorthwhile(w.constant.shape, w.channel)) continue;
+        out.add(n);
+        roots.add(w.constant.root);
+      }
+    for (const [n, f] of this.facts)
+      if (f?.trait === "compute" && f.weights[0] && roots.has(f.weights[0].constant.root) && free(n)) out.add(n);
+    return out;
   }
 
   /** Whether a way to store weights is what the recipe asks for. */

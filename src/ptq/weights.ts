@@ -71,7 +71,7 @@ export function tableWorthwhile(shape: readonly number[], channel: number | unde
 /**
  * Weight uses to sites, keyed by the value that the consumers read. A constant that several operators reach through different values
  * (an embedding, and its transpose in the output projection) is stored once: the site moves up to the value that all of them share,
- * and its channel axis with it, through the permutations.
+ * and the axis of its channels or blocks with it, through the permutations.
  */
 export function weightSites(ctx: Context, uses: readonly WeightUse[]): WeightSite[] {
   const byRoot = new Map<Value, WeightUse[]>();
@@ -161,13 +161,17 @@ function sharedHolder(ctx: Context, group: readonly WeightUse[]): Value | undefi
     shared = v;
   }
   if (!shared || !ctx.isFloat32(shared) || group.some((u) => u.row.form !== "qdq")) return undefined;
-  const axes = group.map((u) => axisAt(u, at - 1, granularityOf(ctx, u)));
-  return axes.every((a) => a !== undefined && a === axes[0]) ? shared : undefined;
+  const there = group.map((u) => granularityAt(u, at - 1, granularityOf(ctx, u)));
+  const alike = (i: number): boolean =>
+    JSON.stringify(there[i]) === JSON.stringify(there[0]) &&
+    group[i]!.row.dtype === group[0]!.row.dtype &&
+    ctx.recipeAt(group[i]!.node).weight!.symmetric === ctx.recipeAt(group[0]!.node).weight!.symmetric;
+  return there.every((g, i) => g !== undefined && alike(i)) ? shared : undefined;
 }
 
-/** The channel axis of a use at step `from` of its chain: back through the permutations behind it. */
-function axisAt(u: WeightUse, from: number, g: Granularity): number | undefined {
-  if (g.kind !== "channel") return undefined;
+/** Channels or blocks of a use at step `from` of its chain: their axis taken back through the permutations behind it. */
+function granularityAt(u: WeightUse, from: number, g: Granularity): Granularity | undefined {
+  if (g.kind === "tensor") return undefined;
   let axis = g.axis;
   const rest = u.weight.constant.chain.slice(from);
   for (const n of rest.reverse()) {
@@ -176,7 +180,7 @@ function axisAt(u: WeightUse, from: number, g: Granularity): number | undefined 
     const rank = u.weight.constant.shape.length;
     axis = (intsAttr(n, "perm") ?? Array.from({ length: rank }, (_, i) => rank - 1 - i))[axis]!;
   }
-  return axis;
+  return { ...g, axis };
 }
 
 /** Sites at a shared value: products read it through a DequantizeLinear (and their own Transpose), tables by their codes. */
@@ -191,7 +195,7 @@ function tied(ctx: Context, group: readonly WeightUse[], shared: Value): WeightS
     const u = part[0]!;
     const chain = u.weight.constant.chain;
     const at = chain.findIndex((n) => n.inputs[0] === shared);
-    const axis = axisAt(u, at < 0 ? chain.length : at, granularityOf(ctx, u))!;
+    const there = granularityAt(u, at < 0 ? chain.length : at, granularityOf(ctx, u))!;
     const uses = new Map<string, Use>();
     for (const p of part) {
       const next = p.weight.constant.chain.find((n) => n.inputs[0] === shared);
@@ -200,7 +204,7 @@ function tied(ctx: Context, group: readonly WeightUse[], shared: Value): WeightS
     }
     const back = chain.slice(at < 0 ? chain.length : at);
     out.push(
-      site(ctx, shared, part, [...uses.values()], { kind: "channel", axis }, shapeBefore(u.weight.constant.shape, back), () =>
+      site(ctx, shared, part, [...uses.values()], there, shapeBefore(u.weight.constant.shape, back), () =>
         undo(u.weight.constant.float32(), u.weight.constant.shape, back),
       ),
     );

@@ -19,6 +19,11 @@ export interface Recipe {
         readonly symmetric: boolean;
       }
     | undefined;
+  /**
+   * What tables of lookups have instead, and products that read the same constant: each row is read as it is, no sum averages its error
+   * away, and one 8-bit tensor of both is smaller than two 4-bit ones. Where the target has no such form they have `weight`.
+   */
+  readonly tables?: NonNullable<Recipe["weight"]>;
   /** What products that no product comes before, and those that none comes behind, have instead. */
   readonly ends?: {
     readonly activationBits: 8;
@@ -54,8 +59,9 @@ export const RECIPES = {
     ...FLOAT,
     activations: "none",
     weight: { dtype: "int4", per: "block", blockSize: 32, symmetric: false },
+    tables: INT8,
     data: false,
-    summary: "4-bit weights in blocks, float arithmetic",
+    summary: "4-bit weights in blocks, 8-bit tables, float arithmetic",
   },
   w4a8: {
     ...FLOAT,
