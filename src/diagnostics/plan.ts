@@ -87,6 +87,11 @@ export const PLAN = {
     error(`The plan is for target "${f.want}", not for "${f.got}"`, "Plan again for this target; the statistics can be used again."),
   "plan/not-improved": (f: { readonly why: string }) =>
     info(`The plan stays as calibrated: ${f.why}`, "Give a set of independent samples with some for selection, or use --effort fast."),
+  "plan/not-refined": (f: { readonly why: string }) =>
+    info(
+      `Activation ranges stay the calibrator's: no gradients of the network: ${f.why}`,
+      "Nothing is wrong; other steps need no gradients.",
+    ),
   "plan/not-solved": (f: { readonly weights: readonly string[]; readonly why: string }) =>
     info(
       `${plural(f.weights.length, "weight")} ${f.weights.length === 1 ? "is" : "are"} rounded to nearest: ${list(f.weights)}: ${f.why}`,

@@ -12,8 +12,9 @@ import type { PlanBundle, Revert, StepRecord } from "../plan/types.ts";
 import { withOutputs } from "../runtime/expose.ts";
 import type { Runtime, SessionOptions } from "../runtime/types.ts";
 import { activationsAlone, withConstants, withRanges, withSolved } from "./amend.ts";
-import { Judge, type Verdict } from "./judge.ts";
+import { Judge, surelyBetter, type Verdict } from "./judge.ts";
 import { layersOf } from "./layers.ts";
+import { refineRanges } from "./refine.ts";
 import { equalize, findRescales, type Rescaling, smooth } from "./rescale.ts";
 import { rankReverts } from "./reverts.ts";
 import { LAMBDA, type Solved, type SolveOptions, solveLayer, solveSequentially } from "./sequential.ts";
@@ -55,12 +56,14 @@ export interface ImproveContext {
 /** Samples at most: more hardly help (256 and 384 images: 0.2 dB; 512 and 3000: nothing), positions within a sample are taken instead. */
 const MOST_CALIBRATE = { fast: 0, default: 256, best: 512 } as const satisfies Record<ImproveEffort, number>;
 const MOST_SELECT = 128;
+const MOST_REFINE = 192;
 /** Kept activations, when the caller sets no limit. */
 const MEMORY = 64 * 2 ** 20;
 
 /** In order. Each starts from the best plan so far. */
 export const STEPS = [
   "ranges",
+  "refine",
   "rounding",
   "variants",
   "ranges-behind",
@@ -74,7 +77,7 @@ export type StepName = (typeof STEPS)[number];
 
 const EFFORT_STEPS: Readonly<Record<ImproveEffort, readonly StepName[]>> = {
   fast: [],
-  default: ["ranges", "rounding", "rounding-symmetric"],
+  default: ["ranges", "refine", "rounding", "rounding-symmetric"],
   best: STEPS,
 };
 
@@ -261,6 +264,36 @@ const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
     s.steps.push({ step: "ranges", before: start, after: most, unit: "dB", kept: true, detail: `${chosen.spec}, weights in float` });
     s.base = chosen.bundle;
   },
+  // Ranges by what they do downstream, chosen on the samples of the statistics and confirmed on the deciding ones. With few bits the rounding
+  // of weights makes the error: then only with time to spare, and confirmed with the weights in float.
+  refine: async (s) => {
+    const few = fewBits(s);
+    if (solvedAlready(s) || (few && s.ctx.effort !== "best")) return;
+    const { ctx } = s;
+    const refined = await refineRanges({
+      model: s.model,
+      ...(ctx.types && { types: ctx.types }),
+      bundle: s.base,
+      runtime: ctx.runtime,
+      indices: thin(s.calibrate, MOST_REFINE),
+      load: async (i) => (await ctx.data.sample(i)).feeds,
+      seed: ctx.seed ?? 0,
+      ...(ctx.report && { report: ctx.report }),
+      ...(ctx.signal && { signal: ctx.signal }),
+    });
+    if (refined.changed === 0) return;
+    const before = few ? await s.judge.measure(activationsAlone(s.base)) : s.verdict;
+    const after = await s.judge.measure(few ? activationsAlone(refined.bundle) : refined.bundle);
+    const kept = surelyBetter(after, before);
+    ctx.trace?.("refine", before, after);
+    const detail = `${refined.changed} ranges${few ? ", weights in float" : ""}`;
+    s.steps.push({ step: "refine", before: before.pooledDb, after: after.pooledDb, unit: "dB", kept, detail });
+    if (!kept) return;
+    s.base = refined.bundle;
+    if (few) return;
+    s.best = refined.bundle;
+    s.verdict = after;
+  },
   // Other dampings, other positions of the samples: each is a fair draw, and the network's output tells which came out best.
   variants: async (s) => {
     if (!fewBits(s) || !solvedAlready(s)) return;
@@ -278,7 +311,8 @@ const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
     }
   },
   rounding: (s) => solveStep(s, "rounding", { ...CLOSED_FORM, ...(s.ctx.effort === "best" && HARDER) }),
-  // Towards W instead of W*: where many branches are summed, repairing the prefix in every one of them can be too much.
+  // Towards W instead of W*: where many branches are summed, repairing the prefix in every one of them can be too much, and so can be
+  // repairing what a tighter range clips because the outputs do not need it.
   "rounding-symmetric": async (s) => {
     if (!solvedAlready(s) || s.ctx.effort === "best") await solveStep(s, "rounding-symmetric", { ...CLOSED_FORM, asymmetric: false });
   },

@@ -24,6 +24,8 @@ export interface Verdict {
   readonly pooledDb: number;
   /** Mean over samples (and outputs) of each sample's own SQNR. */
   readonly typicalDb: number;
+  /** Each sample's own SQNR (of each output that has any signal), in the order of the samples. */
+  readonly samplesDb: readonly number[];
 }
 
 /** Above this a sample's output is as good as equal: float32 sums in another order are there. */
@@ -55,8 +57,7 @@ export class Judge {
     const twins = seen.map((v) => v.name);
     const signal = new Float64Array(names.length);
     const noise = new Float64Array(names.length);
-    let typical = 0;
-    let terms = 0;
+    const samplesDb: number[] = [];
     try {
       for (const i of this.#o.indices) {
         this.#o.signal?.throwIfAborted();
@@ -71,8 +72,7 @@ export class Judge {
           noise[o]! += n;
           if (!(s > 0)) continue;
           const db = -10 * Math.log10(n / s);
-          typical += Number.isNaN(db) ? -MOST_DB : Math.max(-MOST_DB, Math.min(MOST_DB, db));
-          terms++;
+          samplesDb.push(Number.isNaN(db) ? -MOST_DB : Math.max(-MOST_DB, Math.min(MOST_DB, db)));
         }
       }
     } finally {
@@ -81,7 +81,8 @@ export class Judge {
     this.count++;
     const used = [...signal.keys()].filter((o) => signal[o]! > 0);
     const ratio = used.reduce((sum, o) => sum + noise[o]! / signal[o]!, 0) / Math.max(1, used.length);
-    return { pooledDb: Number.isNaN(ratio) ? -Infinity : -10 * Math.log10(ratio), typicalDb: terms > 0 ? typical / terms : 0 };
+    const typicalDb = samplesDb.reduce((sum, db) => sum + db, 0) / Math.max(1, samplesDb.length);
+    return { pooledDb: Number.isNaN(ratio) ? -Infinity : -10 * Math.log10(ratio), typicalDb, samplesDb };
   }
 
   /** The float model's outputs do not change: kept while they are small. */
@@ -104,6 +105,19 @@ export class Judge {
     this.#float = undefined;
     if (float) await (await float).release();
   }
+}
+
+/** Standard errors of the mean difference of the samples' SQNR: 1 in 40 of normal luck. */
+const SURE = 2;
+
+/** Better on the whole, and on the single samples by more than chance: paired, for samples differ more than plans do. */
+export function surelyBetter(after: Verdict, before: Verdict): boolean {
+  const n = after.samplesDb.length;
+  if (n < 2 || n !== before.samplesDb.length || !(after.pooledDb > before.pooledDb)) return false;
+  const differences = after.samplesDb.map((db, i) => db - before.samplesDb[i]!);
+  const mean = differences.reduce((sum, d) => sum + d, 0) / n;
+  const spread = differences.reduce((sum, d) => sum + (d - mean) ** 2, 0);
+  return mean > SURE * Math.sqrt(spread / (n - 1) / n);
 }
 
 /** Functions that flatten differences: behind a softmax all confident samples are equal and a few borderline ones decide by chance. */
