@@ -1,7 +1,6 @@
 import { QcError } from "../diagnostics.ts";
 import { openNpz, writeNpz } from "../io/npz.ts";
 import type { ByteSource } from "../io/source.ts";
-import type { Judged } from "./judge.ts";
 import type { QatCheckpoint } from "./train.ts";
 
 /** What a checkpoint belongs to: it is refused elsewhere. */
@@ -18,7 +17,6 @@ interface Manifest {
   readonly step: number;
   readonly waited: number;
   readonly best: { readonly step: number; readonly error: number };
-  readonly start: Judged;
 }
 
 /** A checkpoint as a zip of `.npy` and a manifest. */
@@ -29,7 +27,6 @@ export function writeCheckpoint(c: QatCheckpoint, key: CheckpointKey): Uint8Arra
     step: c.state.step,
     waited: c.waited,
     best: { step: c.best.step, error: c.best.error },
-    start: c.start,
   };
   const arrays: [string, { dtype: "float32"; shape: number[]; data: Float32Array }][] = [
     ["best", { dtype: "float32", shape: [c.best.params.length], data: c.best.params }],
@@ -60,5 +57,5 @@ export function readCheckpoint(source: ByteSource, key: CheckpointKey): QatCheck
     return a.all().data as Float32Array;
   };
   const tensors = new Map(zip.names.filter((n) => n.startsWith("state/")).map((n) => [n.slice(6), array(n)]));
-  return { state: { step: m.step, tensors }, best: { ...m.best, params: array("best") }, start: m.start, waited: m.waited };
+  return { state: { step: m.step, tensors }, best: { ...m.best, params: array("best") }, waited: m.waited };
 }

@@ -19,6 +19,33 @@ export interface Judged {
   readonly agreement: number | undefined;
 }
 
+/** What comparing two judgements takes beside them: each sample's part of `error`, in the order of the samples. */
+export interface Judgement extends Judged {
+  readonly parts: Float64Array;
+}
+
+/** One-sided 97.5 % of the normal distribution. */
+const SURE = 1.96;
+
+/**
+ * Whether `now` beats `start` on the same samples beyond what drawing other samples would change: with d_i = part_i(start) − part_i(now),
+ *
+ *   mean d > 1.96·sd(d)/√n   and the samples that agree with the float graph are no fewer.
+ *
+ * An output's error may fall while decisions leave: those are counted as well. A single sample says nothing of its spread and is taken
+ * at its word.
+ */
+export function surelyBetter(now: Judgement, start: Judgement): boolean {
+  if ((now.agreement ?? 0) < (start.agreement ?? 0)) return false;
+  const n = start.parts.length;
+  let mean = 0;
+  for (let i = 0; i < n; i++) mean += (start.parts[i]! - now.parts[i]!) / n;
+  if (n < 2) return mean > 0;
+  let square = 0;
+  for (let i = 0; i < n; i++) square += (start.parts[i]! - now.parts[i]! - mean) ** 2;
+  return mean > SURE * Math.sqrt(square / (n - 1) / n);
+}
+
 interface JudgeBatch {
   readonly feeds: Feeds;
   /** Samples that count: the last batch is filled up. */
@@ -113,21 +140,27 @@ export class Judge {
     return { ...feeds, params: { dtype: "float32", dims: [flat.length], data: flat } };
   }
 
-  async judge(flat: Float32Array): Promise<Judged> {
+  async judge(flat: Float32Array): Promise<Judgement> {
     const top = this.#outputs.map(() => 0);
     const bottom = this.#outputs.map(() => 0);
+    const samples = this.#batches.reduce((n, b) => n + b.count, 0);
+    const each = this.#outputs.map(() => new Float64Array(samples));
     let same = 0;
     let rows = 0;
+    let first = 0;
     for (const b of this.#batches) {
       const out = await this.#session.run(this.#feeds(flat, b.feeds), this.#outputs);
       this.#outputs.forEach((name, at) => {
         const s = out[name]!.data as Float32Array;
         const t = b.teacher[name]!.data as Float32Array;
-        const each = s.length / this.#size;
-        const n = Number.isInteger(each) ? each * b.count : s.length;
+        const width = s.length / this.#size;
+        const whole = Number.isInteger(width);
+        const n = whole ? width * b.count : s.length;
+        const own = each[at]!;
         for (let i = 0; i < n; i++) {
           const d = s[i]! - t[i]!;
           top[at]! += d * d;
+          own[first + (whole ? Math.floor(i / width) : 0)]! += d * d;
           bottom[at]! += t[i]! * t[i]!;
         }
         const dims = out[name]!.dims;
@@ -138,10 +171,15 @@ export class Judge {
           }
         }
       });
+      first += b.count;
     }
     const errors = top.map((e, i) => e / Math.max(bottom[i]!, 1e-30));
     const error = errors.reduce((a, b) => a + b, 0) / Math.max(1, errors.length);
-    return { error, errorDb: -10 * Math.log10(Math.max(error, 1e-30)), agreement: rows > 0 ? same / rows : undefined };
+    const parts = new Float64Array(samples);
+    each.forEach((own, at) => {
+      for (let i = 0; i < samples; i++) parts[i]! += own[i]! / Math.max(bottom[at]!, 1e-30) / each.length;
+    });
+    return { error, errorDb: -10 * Math.log10(Math.max(error, 1e-30)), agreement: rows > 0 ? same / rows : undefined, parts };
   }
 
   /** The plan with the scales, codes and biases that these parameters stand for, as the engine computes them. */

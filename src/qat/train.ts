@@ -9,7 +9,7 @@ import type { Runtime } from "../runtime/types.ts";
 import { type BatchSource, batches } from "./batches.ts";
 import { initialState, openSteps, runSteps, type TrainState } from "./driver.ts";
 import { graft } from "./graft.ts";
-import { Judge, type Judged } from "./judge.ts";
+import { Judge, type Judged, type Judgement, surelyBetter } from "./judge.ts";
 import { type Targets, targetsOf } from "./labels.ts";
 import { crossEntropy, distillation, meanSquare, relativeError } from "./losses.ts";
 import { raisedForTraining } from "./opset.ts";
@@ -37,7 +37,6 @@ export interface QatProgress {
 export interface QatCheckpoint {
   readonly state: TrainState;
   readonly best: { readonly step: number; readonly error: number; readonly params: Float32Array };
-  readonly start: Judged;
   /** Judgements since the best one. */
   readonly waited: number;
 }
@@ -69,15 +68,15 @@ export interface QatResult {
   readonly losses: readonly number[];
 }
 
-/** Judgements that gain less than this are noise of the samples, not a better plan. */
+/** Judgements that gain less than this are not worth a change, however sure. */
 const LEAST_GAIN_DB = 0.05;
 /** Fewer distinct samples than this are learned by heart within a few hundred steps. */
 const FEW_SAMPLES = 64;
 
 /**
  * Fine-tunes a plan: weights, scales and biases move so that the fake-quantized graph answers as the float graph does (distillation; task
- * labels beside it if asked for). The plan that it starts from is step 0 and a checkpoint like any other: what comes back is the best on
- * `select`, so never worse there than the start.
+ * labels beside it if asked for). The plan that it starts from is step 0 and comes back unless a later step is better on `select` beyond
+ * the chance of its samples (`surelyBetter`).
  */
 export async function trainQat(t: TrainQat): Promise<QatResult> {
   const o: QatOptions = { ...QAT_DEFAULTS, trained: trainedFor(t.bundle), ...t.options };
@@ -89,7 +88,7 @@ export async function trainQat(t: TrainQat): Promise<QatResult> {
   if (train.length === 0) throw new QcError({ code: "qat/no-data", set: data.name });
   if (train.length < FEW_SAMPLES) t.report?.({ code: "qat/few-samples", set: data.name, samples: train.length, wish: FEW_SAMPLES });
   const samples = await load(data, train);
-  const judged = await load(data, select);
+  const held = await load(data, select);
 
   const { size, accumulate, types } = await batchSize(t, o, samples);
   const judge = await Judge.open({
@@ -98,13 +97,21 @@ export async function trainQat(t: TrainQat): Promise<QatResult> {
     trained: o.trained,
     types,
     runtime,
-    samples: judged,
+    samples: held,
     batch: size,
     threads: o.threads,
   });
   try {
-    const start = t.resume?.start ?? (await judge.judge(judge.initial()));
-    const none = { bundle: t.bundle, start, best: start, bestStep: 0, steps: 0, samples: samples.length, losses: [] };
+    const start = await judge.judge(judge.initial());
+    const none = {
+      bundle: t.bundle,
+      start: judged(start),
+      best: judged(start),
+      bestStep: 0,
+      steps: 0,
+      samples: samples.length,
+      losses: [],
+    };
     if (o.steps === 0) return { ...none, seconds: seconds(began) };
     const labels = o.labels > 0 ? targetsOf(samples, classesOf(model, types), firstOutput(model, types), data.name) : undefined;
     const graph = await stepGraph(t, o, types, size, accumulate, labels);
@@ -114,6 +121,7 @@ export async function trainQat(t: TrainQat): Promise<QatResult> {
   }
 }
 
+const judged = ({ error, errorDb, agreement }: Judged): Judged => ({ error, errorDb, agreement });
 const seconds = (since: number) => (performance.now() - since) / 1000;
 
 /** Calibrate samples train; `select` judges. Without one, a tenth of the calibrate samples is set aside. */
@@ -261,7 +269,7 @@ async function stepGraph(
 interface Descent extends BatchSource {
   readonly graph: StepGraph;
   readonly judge: Judge;
-  readonly start: Judged;
+  readonly start: Judgement;
   readonly accumulate: number;
   readonly began: number;
   readonly none: Omit<QatResult, "seconds">;
@@ -271,9 +279,9 @@ async function descend(t: TrainQat, o: QatOptions, d: Descent): Promise<QatResul
   const micro = o.steps * d.accumulate;
   const warmup = Math.ceil(o.warmup * o.steps);
   let best = t.resume?.best ?? { step: 0, error: d.start.error, params: d.judge.initial() };
-  let bestJudged = d.start;
+  let bestJudged = judged(d.start);
   let waited = t.resume?.waited ?? 0;
-  let now = d.start;
+  let now: Judgement = d.start;
   let first = Number.NaN;
   const losses: number[] = [];
   const factor = 10 ** (-LEAST_GAIN_DB / 10);
@@ -305,12 +313,12 @@ async function descend(t: TrainQat, o: QatOptions, d: Descent): Promise<QatResul
         if (due) {
           const params = state.tensors.get(o.ema > 0 ? "ema" : "params")!;
           now = await d.judge.judge(params);
-          if (now.error < best.error * (best.step === 0 ? factor : 1)) {
+          if (now.error < best.error * (best.step === 0 ? factor : 1) && surelyBetter(now, d.start)) {
             best = { step: state.step / d.accumulate, error: now.error, params };
-            bestJudged = now;
+            bestJudged = judged(now);
             waited = 0;
           } else waited++;
-          await t.save?.({ state, best, start: d.start, waited });
+          await t.save?.({ state, best, waited });
         }
         const recent = losses.slice(-Math.max(chunk, 20));
         const spent = seconds(d.began);
@@ -346,10 +354,10 @@ async function descend(t: TrainQat, o: QatOptions, d: Descent): Promise<QatResul
     detail: `${steps} steps of ${d.size * d.accumulate}, best at ${best.step}`,
   };
   const bundle = best.step === 0 ? t.bundle : await d.judge.planOf(best.params, t.bundle, "learned by distillation from the float graph");
-  if (best.step > 0 && bestJudged.error !== best.error) bestJudged = await d.judge.judge(best.params);
+  if (best.step > 0 && bestJudged.error !== best.error) bestJudged = judged(await d.judge.judge(best.params));
   return {
     bundle: best.step === 0 ? bundle : { ...bundle, plan: { ...bundle.plan, steps: [...bundle.plan.steps, record] } },
-    start: d.start,
+    start: judged(d.start),
     best: bestJudged,
     bestStep: best.step,
     steps,

@@ -8,6 +8,7 @@ import { encodePlan } from "../../src/plan/io.ts";
 import { simulate } from "../../src/plan/simulate.ts";
 import type { PlanBundle } from "../../src/plan/types.ts";
 import { type QatCheckpoint, type QatOptions, readCheckpoint, trainQat, writeCheckpoint } from "../../src/qat/index.ts";
+import { surelyBetter } from "../../src/qat/judge.ts";
 import { batchOf } from "../../src/qat/shapes.ts";
 import { createRuntime } from "../../src/runtime/index.ts";
 import type { Runtime } from "../../src/runtime/types.ts";
@@ -44,6 +45,20 @@ async function exportedError(s: Awaited<ReturnType<typeof planned>>, data: Retur
   return top / bottom;
 }
 
+test("better is what the spread of the samples cannot explain, and costs no decision", () => {
+  const of = (parts: number[], agreement?: number) => {
+    const error = parts.reduce((a, b) => a + b, 0);
+    return { error, errorDb: -10 * Math.log10(error), agreement, parts: Float64Array.from(parts) };
+  };
+  const start = of([0.2, 0.3, 0.2, 0.3], 0.9);
+  expect(surelyBetter(of([0.1, 0.2, 0.11, 0.19], 0.9), start)).toBe(true);
+  expect(surelyBetter(of([0.1, 0.2, 0.11, 0.19], 0.8), start)).toBe(false);
+  // One sample holds the gain.
+  expect(surelyBetter(of([0.01, 0.31, 0.21, 0.3], 0.9), start)).toBe(false);
+  expect(surelyBetter(start, start)).toBe(false);
+  expect(surelyBetter(of([0.1]), of([0.2]))).toBe(true);
+});
+
 test("zero steps change no byte", async () => {
   const data = smallSet();
   const s = await planned(runtime, smallNet(), data, recipe(W4));
@@ -52,14 +67,27 @@ test("zero steps change no byte", async () => {
   expect(r.start.errorDb).toBeGreaterThan(3);
 });
 
+/** Weight scales `times` too wide: 8 bits rounded to nearest leave nothing to learn that a hundred samples could tell from chance. */
+function widened(b: PlanBundle, times: number): PlanBundle {
+  const tensors = new Map(b.tensors);
+  const sites = b.plan.sites.map((x) => {
+    if (x.kind !== "weight") return x;
+    if (!("tensor" in x.scale)) return { ...x, scale: x.scale.map((v) => Math.fround(times * v)) };
+    tensors.set(x.scale.tensor, floats(asFloat32(b.tensors.get(x.scale.tensor)!).map((v) => times * v)));
+    return x;
+  });
+  return { plan: { ...b.plan, sites }, tensors };
+}
+
 test.each([
-  ["int4 per channel", recipe(W4), 1],
-  ["4-bit weights and activations", { ...recipe(W4), activationBits: 4 }, 1],
-  ["int8 per tensor", recipe({ dtype: "int8", per: "tensor", symmetric: true }), 0.05],
-  ["int8 per channel", recipe({ dtype: "int8", per: "channel", symmetric: true }), 0.05],
-] as const)("%s: the student is the exported graph before and after, and gets better", async (_, wish, gainDb) => {
-  const data = smallSet();
-  const s = await planned(runtime, smallNet(), data, wish);
+  ["int4 per channel", recipe(W4), 1, 1],
+  ["4-bit weights and activations", { ...recipe(W4), activationBits: 4 }, 1, 1],
+  ["int8 per tensor", recipe({ dtype: "int8", per: "tensor", symmetric: true }), 16, 0.05],
+  ["int8 per channel", recipe({ dtype: "int8", per: "channel", symmetric: true }), 16, 0.05],
+] as const)("%s: the student is the exported graph before and after, and gets better", async (_, wish, wider, gainDb) => {
+  const data = smallSet(48, 96);
+  const made = await planned(runtime, smallNet(), data, wish);
+  const s = { ...made, bundle: widened(made.bundle, wider) };
   const r = await trainQat({ ...s, data, runtime, options: FAST });
   // Both run the very same nodes on the very same batch: not one bit apart.
   expect(await exportedError(s, data, s.bundle)).toBe(r.start.error);
@@ -70,7 +98,7 @@ test.each([
 });
 
 test("weights in blocks, with zero points, without activations", async () => {
-  const data = smallSet();
+  const data = smallSet(48, 96);
   const wish = recipe({ dtype: "uint4", per: "block", blockSize: 16, symmetric: false }, "none");
   const s = await planned(runtime, smallNet(), data, wish);
   expect(s.bundle.plan.sites.some((x) => x.kind === "weight" && x.scheme.granularity.kind === "block")).toBe(true);
@@ -84,14 +112,11 @@ test("2 bits train although no target stores them: the plan's simulation is the 
   const data = smallSet();
   const s = await planned(runtime, smallNet(), data, recipe(W4));
   // The 4-bit plan with a fourth of the codes, each four times as wide.
-  const tensors = new Map(s.bundle.tensors);
-  const sites = s.bundle.plan.sites.map((x) => {
-    if (x.kind !== "weight" || !("tensor" in x.scale)) return x;
-    const wide = asFloat32(s.bundle.tensors.get(x.scale.tensor)!).map((v) => 4 * v);
-    tensors.set(x.scale.tensor, floats(wide));
-    return { ...x, scheme: { ...x.scheme, dtype: "int2" as const, narrow: false } };
-  });
-  const bundle = { plan: { ...s.bundle.plan, sites }, tensors };
+  const wide = widened(s.bundle, 4);
+  const sites = wide.plan.sites.map((x) =>
+    x.kind === "weight" ? { ...x, scheme: { ...x.scheme, dtype: "int2" as const, narrow: false } } : x,
+  );
+  const bundle = { ...wide, plan: { ...wide.plan, sites } };
   const r = await trainQat({ model: s.model, bundle, data, runtime, options: { ...FAST, steps: 60 } });
   const samples = await Promise.all(data.roles.select.map((i) => data.sample(i)));
   const [f, q] = await Promise.all(
