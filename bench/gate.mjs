@@ -35,37 +35,36 @@ const right = async (bytes) => {
   });
 };
 const weightsOf = (m) => m.graph.initializers.filter((v) => v.data && v.data.shape.length >= 2);
-/** A copy with every weight changed by `change(value, index, tensor)`. */
-function changed(change, pick = () => true) {
+/** A copy with every weight changed by `change(value, index, elements of an output channel, root mean square)`. */
+function changed(change) {
   const m = cloneModel(model);
-  weightsOf(m).forEach((v, k) => {
-    if (!pick(k, v)) return;
-    const w = Float32Array.from(v.data.floats?.() ?? new Float32Array(v.data.bytes().slice().buffer));
+  for (const v of weightsOf(m)) {
+    const w = new Float32Array(v.data.bytes().slice().buffer);
+    const spread = Math.sqrt(w.reduce((s, x) => s + x * x, 0) / w.length);
     const next = m.graph.constant(
       floats(
-        w.map((x, i) => change(x, i, w, v.data.shape)),
+        w.map((x, i) => change(x, i, w.length / v.data.shape[0], spread)),
         v.data.shape,
       ),
       `${v.name}_c`,
     );
-    for (const use of [...v.uses]) m.graph.replaceUse(use.node, use.input ?? use.index, next);
-  });
+    for (const use of [...v.uses]) m.graph.replaceUse(use.node, use.input, next);
+  }
   return writeModel(m);
 }
-const spread = (w) => Math.sqrt(w.reduce((s, x) => s + x * x, 0) / w.length);
 /** Each kind of damage with a strength; seeds make the candidates differ. */
 const KINDS = {
   noise: (s, seed) => {
     const q = new Random(seed);
     const g = () => Math.sqrt(-2 * Math.log(1 - q.float())) * Math.cos(6.283185307179586 * q.float());
-    return changed((x, _, w) => x + s * spread(w) * g());
+    return changed((x, _i, _row, spread) => x + s * spread * g());
   },
   rounding: (s, seed) =>
-    changed((x, _, w) => {
-      const d = 2 * s * spread(w);
+    changed((x, _i, _row, spread) => {
+      const d = 2 * s * spread;
       return Math.round(x / d + (seed % 97) / 97) * d - ((seed % 97) / 97) * d;
     }),
-  scale: (s, seed) => changed((x, i, w, shape) => (Math.floor(i / (w.length / shape[0])) % 7 === seed % 7 ? x * (1 + 3 * s) : x)),
+  scale: (s, seed) => changed((x, i, row) => (Math.floor(i / row) % 7 === seed % 7 ? x * (1 + 3 * s) : x)),
 };
 const reference = await right(writeModel(model));
 const base = reference.reduce((a, b) => a + b, 0) / reference.length;
@@ -85,7 +84,6 @@ async function damaged(kind, seed, low, high) {
   return undefined;
 }
 const classes = held.map((i) => data.classes[i]);
-const destroyed = reference.map((v, i) => (classes[i] === 3 ? 0 : v));
 
 const bad = [];
 const good = [];
@@ -94,10 +92,12 @@ for (let k = 0; bad.length < 36 && k < 60; k++) {
   const v = await damaged(Object.keys(KINDS)[k % 3], k + 1, low, low + 0.04);
   if (v) bad.push({ kind: Object.keys(KINDS)[k % 3], right: v, drop: dropOf(v) });
 }
-for (let c = 0; c < 8; c++)
-  bad.push({ kind: "class", right: reference.map((v, i) => (classes[i] === c ? 0 : v)), drop: dropOf(destroyed) });
+for (let c = 0; c < 8; c++) {
+  const v = reference.map((x, i) => (classes[i] === c ? 0 : x));
+  bad.push({ kind: "class", right: v, drop: dropOf(v) });
+}
 for (let k = 0; k < 400 && good.length < 48; k++) {
-  const v = await right(KINDS[["noise", "rounding"][k % 2]](0.02 + 0.06 * r.float(), 1000 + k));
+  const v = await right(KINDS[["noise", "rounding"][k % 2]](0.005 + 0.03 * r.float(), 1000 + k));
   if (Math.abs(dropOf(v)) <= 0.005) good.push({ kind: "harmless", right: v, drop: dropOf(v) });
 }
 const sizes = { bad: 8, good: 12 };
