@@ -15,7 +15,7 @@ import { drawSamples } from "./set.ts";
 import { inputsOf, readSource, type Source } from "./source.ts";
 import { pairedRatio, type Ratio, unpairedRatio } from "./verify/gate/decide.ts";
 import { type LoadResult, loadTest } from "./verify/gate/load.ts";
-import { medianOf, throughputInTurn, timeInTurn } from "./verify/gate/timing.ts";
+import { medianOf, throughputInTurn, timeModels } from "./verify/gate/timing.ts";
 import { quantileOf } from "./verify/statistics.ts";
 import type { Machine } from "./verify/types.ts";
 import { TOOL } from "./version.ts";
@@ -132,8 +132,8 @@ async function measure(
       open.push(...pool);
     }
     // One feed list for all: models of one network take the same inputs.
-    const timed = await timeInTurn(
-      pools.map((p, i) => ({ label: sources[i]!.label, session: p[0]! })),
+    const timed = await timeModels(
+      sources.map((s) => ({ label: s.label, model: s.runnable.model, options: opening(s) })),
       feeds[0]!,
       o.rounds,
       job.signal,

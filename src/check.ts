@@ -23,7 +23,7 @@ import {
   type Side,
   scoreModels,
 } from "./verify/gate/index.ts";
-import { throughputInTurn, timeInTurn } from "./verify/gate/timing.ts";
+import { throughputInTurn, timeModels } from "./verify/gate/timing.ts";
 import type { Machine, MetricComparison, OutputError } from "./verify/types.ts";
 import { TOOL } from "./version.ts";
 
@@ -184,8 +184,8 @@ async function measure(job: Job, sources: readonly Source[], data: DataSet | und
     const timed = o.rounds > 0 && feeds.length > 0 && data?.state === undefined;
     const use = cpuUse();
     const latency = timed
-      ? await timeInTurn(
-          sessions.map((session, i) => ({ label: sources[i]!.label, session })),
+      ? await timeModels(
+          sources.map((s) => ({ label: s.label, model: s.runnable.model, options: opening(s) })),
           feeds,
           o.rounds,
           job.signal,

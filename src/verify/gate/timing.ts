@@ -1,4 +1,5 @@
-import type { Feeds, Session } from "../../runtime/types.ts";
+import { createRuntime } from "../../runtime/index.ts";
+import type { Feeds, Session, SessionOptions } from "../../runtime/types.ts";
 import { quantileOf } from "../statistics.ts";
 
 /** Runs before the first that counts: memory planning and caches. */
@@ -39,6 +40,26 @@ export async function timeInTurn(
     }
   }
   return sessions.map((s, i) => ({ label: s.label, ...out[i]! }));
+}
+
+/**
+ * Times models in turn in one thread of their own. Two threads may lie on cores of which one is busy for longer than a comparison lasts:
+ * then one model is slower in every round, and no statistics over rounds can tell that from a slower model.
+ */
+export async function timeModels(
+  models: readonly { readonly label: string; readonly model: string | Uint8Array; readonly options: SessionOptions }[],
+  feeds: readonly Feeds[],
+  rounds: number,
+  signal?: AbortSignal,
+): Promise<readonly Timed[]> {
+  const runtime = createRuntime({ workers: 1, ...(signal === undefined ? {} : { signal }) });
+  try {
+    const sessions: { label: string; session: Session }[] = [];
+    for (const { label, model, options } of models) sessions.push({ label, session: await runtime.open(model, options) });
+    return await timeInTurn(sessions, feeds, rounds, signal);
+  } finally {
+    await runtime.close();
+  }
 }
 
 /** Runs a second with every session of a pool busy; pools in turn within each round. */
