@@ -35,7 +35,8 @@ export function dropFirst(a: NdArray): TensorItem {
 }
 
 type Numeric = Exclude<TensorArray, string[]>;
-const ARRAYS = {
+/** The typed array of each such type; float16 as bit patterns. */
+export const ARRAYS = {
   float32: Float32Array,
   float64: Float64Array,
   float16: Uint16Array,

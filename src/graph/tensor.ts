@@ -42,7 +42,8 @@ export function tensorFromBytes(dtype: DType, shape: readonly number[], bytes: U
 }
 
 type NumberArray = Float32Array | Float64Array | Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array;
-const ARRAY_DTYPE = new Map<unknown, DType>([
+/** Type of a typed array, by its constructor. */
+export const ARRAY_DTYPE: ReadonlyMap<unknown, DType> = new Map<unknown, DType>([
   [Float32Array, "float32"],
   [Float64Array, "float64"],
   [Int8Array, "int8"],

@@ -1,3 +1,4 @@
+import type { NdData } from "../io/npy.ts";
 import type { DType } from "../quant/dtype.ts";
 
 /** A tensor at run time. 4-bit, 2-bit, bfloat16 and float8 never cross the runtime's border: the runtime casts or refuses them. */
@@ -7,18 +8,7 @@ export interface Tensor {
   /** float16: Uint16Array of bit patterns. bool: Uint8Array. int64: BigInt64Array. string: string[]. */
   readonly data: TensorArray;
 }
-export type TensorArray =
-  | Float32Array
-  | Float64Array
-  | Uint16Array
-  | Int16Array
-  | Uint8Array
-  | Int8Array
-  | Int32Array
-  | Uint32Array
-  | BigInt64Array
-  | BigUint64Array
-  | string[];
+export type TensorArray = NdData;
 export type Feeds = Readonly<Record<string, Tensor>>;
 
 export type OptLevel = "disabled" | "basic" | "extended" | "layout" | "all";

@@ -3,7 +3,7 @@ import { readTensorProto } from "../../graph/onnx/index.ts";
 import { type NdArray, type NpyFile, openNpy } from "../../io/npy.ts";
 import { openNpz } from "../../io/npz.ts";
 import { fileSource, readFile } from "../../io/source.ts";
-import { describe, dropFirst, type Fields, type Item, numbers, type TensorItem, tensorItem } from "../item.ts";
+import { ARRAYS, describe, dropFirst, type Fields, type Item, isPlain, numbers, type TensorItem, tensorItem } from "../item.ts";
 import { digestFile, digestFiles, type FileEntry, listFiles } from "./files.ts";
 import type { Source } from "./types.ts";
 
@@ -115,29 +115,15 @@ function oneFileEach(
   };
 }
 
-type Numeric = {
+type View = {
   new (b: ArrayBufferLike, o: number, n: number): Exclude<TensorItem["data"], string[]>;
   readonly BYTES_PER_ELEMENT: number;
-};
-const VIEWS: Readonly<Record<string, Numeric>> = {
-  float32: Float32Array,
-  float64: Float64Array,
-  float16: Uint16Array,
-  int8: Int8Array,
-  uint8: Uint8Array,
-  int16: Int16Array,
-  uint16: Uint16Array,
-  int32: Int32Array,
-  uint32: Uint32Array,
-  int64: BigInt64Array,
-  uint64: BigUint64Array,
-  bool: Uint8Array,
 };
 
 /** An ONNX tensor as a run-time tensor; types without a plain array stay bytes and are refused when they meet an input. */
 export function tensorOf(t: import("../../graph/tensor.ts").TensorData): NdArray {
   if (t.dtype === "string") return { dtype: "string", shape: t.shape, data: (t.strings?.() ?? []).map((b) => new TextDecoder().decode(b)) };
-  const Data = VIEWS[t.dtype] ?? Uint8Array;
+  const Data: View = isPlain(t.dtype) ? ARRAYS[t.dtype] : Uint8Array;
   const b = t.bytes();
   const aligned = b.byteOffset % Data.BYTES_PER_ELEMENT === 0 ? b : b.slice();
   return {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { deserialize, serialize } from "node:v8";
 import { QcError } from "../../diagnostics.ts";
+import { ARRAY_DTYPE } from "../../graph/tensor.ts";
 import { type DType, elementCount } from "../../quant/dtype.ts";
 import { describe, type Fields, type Item, type TensorItem } from "../item.ts";
 import type { ScoreModule } from "../metrics/index.ts";
@@ -102,24 +103,11 @@ function sequenceNumbers(held: readonly Held[]): number[] {
   return held.map((h, i) => (i > 0 && h.sequence !== undefined && h.sequence === held[i - 1]!.sequence ? n : ++n));
 }
 
-const TYPES = new Map<unknown, DType>([
-  [Float32Array, "float32"],
-  [Float64Array, "float64"],
-  [Int8Array, "int8"],
-  [Uint8Array, "uint8"],
-  [Int16Array, "int16"],
-  [Uint16Array, "uint16"],
-  [Int32Array, "int32"],
-  [Uint32Array, "uint32"],
-  [BigInt64Array, "int64"],
-  [BigUint64Array, "uint64"],
-]);
-
 function itemOf(value: unknown): TensorItem | undefined {
   if (ArrayBuffer.isView(value)) return itemOf({ data: value });
   if (typeof value !== "object" || value === null || !("data" in value)) return nested(value);
   const t = value as { readonly data: TensorItem["data"]; readonly dims?: readonly number[]; readonly dtype?: DType };
-  const dtype = t.dtype ?? (Array.isArray(t.data) ? "string" : TYPES.get((t.data as object)?.constructor));
+  const dtype = t.dtype ?? (Array.isArray(t.data) ? "string" : ARRAY_DTYPE.get((t.data as object)?.constructor));
   const dims = t.dims ?? [t.data?.length];
   if (dtype === undefined || !dims.every((d) => Number.isInteger(d) && d! >= 0) || elementCount(dims as number[]) !== t.data.length)
     return undefined;

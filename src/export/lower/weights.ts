@@ -76,24 +76,36 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
 
 /** A DequantizeLinear in front of each consumer's graph: inside a branch it runs only when the branch does. */
 function lowerQdq(c: Coded, constants: Constants, uses: readonly Use[]): void {
-  const k = constants.of(c);
   for (const [graph, part] of byGraph(uses)) {
-    const first = earliest(
-      graph,
-      part.map((u) => u.node),
-    );
-    const dq = graph.insertBefore(first, {
-      op: "DequantizeLinear",
-      name: `${c.value.name}_DequantizeLinear`,
-      inputs: [k.codes, k.scale, k.zeroPoint],
-      outputs: [graph.freshName(`${c.value.name}_dequantized`)],
-      attrs: axisAttrs(c.site.scheme),
-      origin: { rule: RULE, from: [c.value.name] },
-    });
-    const out = dq.outputs[0]!;
-    graph.setType(out, tensorType("float32", c.shape));
+    const { out } = dequantized(c, constants, graph, part, "dequantized");
     for (const u of part) graph.replaceUse(u.node, u.input, out);
   }
+}
+
+/** A DequantizeLinear before the first consumer in `graph`: its float output, named with `suffix`, and that consumer. */
+export function dequantized(
+  c: Coded,
+  constants: Constants,
+  graph: Graph,
+  uses: readonly Use[],
+  suffix: string,
+): { readonly out: Value; readonly first: Node } {
+  const k = constants.of(c);
+  const first = earliest(
+    graph,
+    uses.map((u) => u.node),
+  );
+  const dq = graph.insertBefore(first, {
+    op: "DequantizeLinear",
+    name: `${c.value.name}_DequantizeLinear`,
+    inputs: [k.codes, k.scale, k.zeroPoint],
+    outputs: [graph.freshName(`${c.value.name}_${suffix}`)],
+    attrs: axisAttrs(c.site.scheme),
+    origin: { rule: RULE, from: [c.value.name] },
+  });
+  const out = dq.outputs[0]!;
+  graph.setType(out, tensorType("float32", c.shape));
+  return { out, first };
 }
 
 export function byGraph(uses: readonly Use[]): Map<Graph, Use[]> {
