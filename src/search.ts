@@ -5,8 +5,10 @@ import { fileNameOf } from "./io/path.ts";
 import type { Job } from "./job.ts";
 import { type Mix, pinned } from "./mix.ts";
 import { Builder } from "./mixed/build.ts";
+import type { UnitCost } from "./mixed/limits.ts";
 import type { LossName } from "./mixed/loss.ts";
-import { type Point, Search } from "./mixed/search.ts";
+import type { Point } from "./mixed/point.ts";
+import { Search } from "./mixed/search.ts";
 import { DEFAULT_SAMPLES, type Effort } from "./options.ts";
 import { jsonText } from "./outputs.ts";
 import { printTarget, type Target } from "./plan/target.ts";
@@ -33,6 +35,8 @@ export interface MixInput {
     readonly pareto?: string | undefined;
   };
   readonly loss?: LossName;
+  /** From a table of what nodes take; built from `Builder`'s units. */
+  readonly time?: (builder: Builder) => UnitCost;
 }
 
 export function searchOf(job: Job, o: MixInput): Search {
@@ -57,6 +61,7 @@ export function searchOf(job: Job, o: MixInput): Search {
     seed: options.seed,
     session: sessionOf(data, options),
     ...(o.loss && { loss: o.loss }),
+    ...(o.time && { time: o.time(builder) }),
     report: job.report,
     progress: job.progress("improve"),
     ...(job.signal === undefined ? {} : { signal: job.signal }),

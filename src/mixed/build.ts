@@ -7,6 +7,7 @@ import type { LayerScheme } from "../plan/schemes.ts";
 import type { Numbers, PlanBundle, Site, SkipCode } from "../plan/types.ts";
 import { type Proposal, proposeSites, type WeightSite } from "../ptq/propose.ts";
 import { planOf } from "../ptq/ranges.ts";
+import { bitsOf } from "../quant/codebook.ts";
 import { DTYPES, elementCount, isIntDType } from "../quant/dtype.ts";
 
 /** What gets one scheme: the products that read one constant (an embedding and its output projection are one). */
@@ -161,7 +162,7 @@ export function bytesOf(sites: readonly Site[], bundle: PlanBundle, values: Read
   for (const s of sites) {
     if (s.kind !== "weight" || seen.has(s.value)) continue;
     seen.add(s.value);
-    const { bits } = DTYPES[s.scheme.dtype];
+    const bits = bitsOf(s.scheme.dtype);
     bytes += Math.ceil((elementCount(constantOf(values.get(s.value))?.shape ?? [0]) * bits) / 8) + 4 * count(s.scale);
     if (!s.scheme.symmetric) bytes += Math.ceil((count(s.zeroPoint) * bits) / 8);
   }

@@ -10,6 +10,8 @@ export interface Item {
 export interface Problem {
   readonly groups: readonly (readonly Item[])[];
   readonly limits: readonly number[];
+  /** Choices that are not wanted, an item of each group. */
+  readonly without?: readonly (readonly number[])[];
 }
 
 /** Largest coefficient of an objective or a row as the solver sees it: its tolerances are absolute. */
@@ -32,12 +34,12 @@ export class Knapsack {
   }
 
   /** The item of each group. */
-  solve({ groups, limits }: Problem): number[] | undefined {
+  solve({ groups, limits, without = [] }: Problem): number[] | undefined {
     const least = limits.map((_, k) => groups.reduce((sum, g) => sum + Math.min(...g.map((x) => x.costs[k]!)), 0));
     if (limits.some((l, k) => least[k]! > l)) return undefined;
     const open = groups.map((g, i) => ({ g, i })).filter(({ g }) => g.length > 1);
     const chosen = groups.map(() => 0);
-    if (open.length === 0) return chosen;
+    if (open.length === 0) return without.length > 0 ? undefined : chosen;
     const terms = (of: (x: Item) => number, scale: number) =>
       open
         .flatMap(({ g, i }) => g.map((x, j) => [of(x) * scale, `x${i}_${j}`] as const))
@@ -46,6 +48,7 @@ export class Knapsack {
         .join("\n ");
     const most = (of: (x: Item) => number) => Math.max(1e-300, ...open.flatMap(({ g }) => g.map((x) => Math.abs(of(x)))));
     const rows = limits.map((limit, k) => {
+      if (limit === Infinity) return "";
       const fixed = groups.reduce((sum, g) => sum + (g.length === 1 ? g[0]!.costs[k]! : 0), 0);
       const scale = SCALE / most((x) => x.costs[k]!);
       return ` c${k}: ${terms((x) => x.costs[k]!, scale)} <= ${(limit - fixed) * scale}`;
@@ -54,8 +57,10 @@ export class Knapsack {
       "Minimize",
       ` loss: ${terms((x) => x.loss, SCALE / most((x) => x.loss)) || `0 x${open[0]!.i}_0`}`,
       "Subject To",
-      ...rows.filter((r) => !r.includes(":  <=")),
+      ...rows.filter((r) => r !== "" && !r.includes(":  <=")),
       ...open.map(({ g, i }) => ` g${i}: ${g.map((_, j) => `x${i}_${j}`).join(" + ")} = 1`),
+      // All items of an unwanted choice but one at most.
+      ...without.map((w, n) => ` n${n}: ${open.map(({ i }) => `x${i}_${w[i]!}`).join(" + ")} <= ${open.length - 1}`),
       "Binary",
       ...open.flatMap(({ g, i }) => g.map((_, j) => ` x${i}_${j}`)),
       "End",

@@ -4,5 +4,15 @@ export interface Limits {
   readonly bytes?: number;
   /** Stored bits, scales included, over the number of weights. */
   readonly bits?: number;
+  /** Time of a run, ms, by a cost table. */
+  readonly ms?: number;
   readonly drop?: { readonly most: number; readonly unit: "%" | "pt" };
+}
+
+/** A cost beside bytes that adds up over units, as time does by a table of nodes. */
+export interface UnitCost {
+  /** Of what no scheme changes. */
+  readonly fixed: number;
+  /** Of a unit (its key) in a scheme (its name). */
+  readonly of: (unit: string, scheme: string) => number;
 }

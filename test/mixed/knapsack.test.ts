@@ -60,3 +60,23 @@ test("a larger budget never has a larger loss, and equal problems have equal cho
     { numRuns: 20, seed: 2 },
   );
 });
+
+test("what is not wanted is not chosen: the choices come in order of their loss", () => {
+  fc.assert(
+    fc.property(groupsOf(1), (groups) => {
+      const seen: number[][] = [];
+      const size = groups.reduce((n, g) => n * g.length, 1);
+      let before = Number.NEGATIVE_INFINITY;
+      for (let n = 0; n < Math.min(size, 6); n++) {
+        const chosen = knapsack.solve({ groups, limits: [Infinity], without: seen });
+        expect(seen).not.toContainEqual(chosen);
+        const loss = lossOf(groups, chosen!);
+        expect(loss).toBeGreaterThanOrEqual(before - 1e-9);
+        before = loss;
+        seen.push(chosen!);
+      }
+      if (seen.length === size) expect(knapsack.solve({ groups, limits: [Infinity], without: seen })).toBeUndefined();
+    }),
+    { numRuns: 20, seed: 3 },
+  );
+});
