@@ -15,7 +15,21 @@ export const LIMITS = {
   nodes: 200_000,
   /** Named values of a model: from 12 bytes of a file, 1 KB of objects. */
   values: 400_000,
-  /** Strings of one attribute: tree ensembles and vocabularies have some ten thousand. */
+  /**
+   * Small things kept of a model: metadata entries, value infos, unknown fields, types and tensors of attributes. Two bytes of a file make
+   * some 150 bytes of objects. A file of more than `pieces * bytesPerPiece` bytes may have one for each `bytesPerPiece`.
+   */
+  pieces: 1_000_000,
+  bytesPerPiece: 64,
+  /** Names of inputs and outputs of nodes: 2 bytes of a file, 60 bytes of objects. */
+  operands: 2_000_000,
+  /** Functions of a model, and subgraphs: each 1 KB of objects. */
+  functions: 20_000,
+  subgraphs: 100_000,
+  /** Numbers in lists of attributes, 8 bytes each in memory; as with pieces, larger files may have one for each `bytesPerNumber`. */
+  numbers: 8_000_000,
+  bytesPerNumber: 4,
+  /** Strings in attributes of a model, 100 bytes of objects each: tree ensembles and vocabularies have some ten thousand. */
   strings: 1_000_000,
   /** Attributes of one node. */
   attributes: 4096,

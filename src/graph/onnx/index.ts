@@ -5,8 +5,9 @@ import { sniff } from "../../io/sniff.ts";
 import { type ByteSource, externalSource, readFile } from "../../io/source.ts";
 import type { Model } from "../ir.ts";
 import type { TensorData } from "../tensor.ts";
+import type { OpenExternal } from "./external.ts";
 import { parseModel } from "./read.ts";
-import { type OpenExternal, readTensor } from "./tensor.ts";
+import { readTensor } from "./tensor.ts";
 import { Place, Wire } from "./wire.ts";
 import { encodeModel, encodeTensor } from "./write.ts";
 
@@ -70,7 +71,7 @@ function opener(folder: string): OpenExternal {
 
 /** One TensorProto alone in a file (`input_0.pb` of ONNX test data). */
 export function readTensorProto(bytes: Uint8Array, label = "tensor"): { readonly name: string; readonly data: TensorData } {
-  const place = new Place(label);
+  const place = new Place(label, bytes.length);
   bytes = plainArray(bytes);
   return readTensor(new Wire(bytes, 0, bytes.length, place), { place, open: undefined, external: [] });
 }

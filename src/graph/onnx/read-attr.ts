@@ -2,7 +2,8 @@ import type { Attr, AttrKind, SparseTensor } from "../attr.ts";
 import type { Graph, Node } from "../ir.ts";
 import type { TensorData } from "../tensor.ts";
 import type { ValueType } from "../types.ts";
-import { readSparse, readTensor, type TensorContext } from "./tensor.ts";
+import { readSparse } from "./sparse.ts";
+import { readTensor, type TensorContext } from "./tensor.ts";
 import { readType } from "./type.ts";
 import type { Wire } from "./wire.ts";
 
@@ -121,8 +122,8 @@ function valueAttr(w: Wire, kind: AttrKind["kind"], g: Graph, ctx: AttrContext, 
         w.floats(floats);
         break;
       case "strings":
+        ctx.place.string();
         strings.push(w.bytes());
-        ctx.place.limit("strings", strings.length);
         break;
       case "tensor":
       case "tensors":
@@ -135,6 +136,7 @@ function valueAttr(w: Wire, kind: AttrKind["kind"], g: Graph, ctx: AttrContext, 
       case "type":
       case "types": {
         const m = w.message();
+        ctx.place.piece();
         types.push(readType(m) ?? { kind: "opaque", bytes: m.buf.subarray(m.start, m.end) });
         break;
       }

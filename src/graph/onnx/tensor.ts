@@ -1,18 +1,8 @@
 import { QcError } from "../../diagnostics.ts";
-import { LIMITS } from "../../io/limits.ts";
-import type { ByteSource } from "../../io/source.ts";
 import { byteCount, DTYPES, type DType, dtypeOf } from "../../quant/dtype.ts";
-import type { SparseTensor } from "../attr.ts";
-import { asIntegers, type ExternalRef, type TensorData, type TensorExtras } from "../tensor.ts";
+import type { TensorData, TensorExtras } from "../tensor.ts";
+import { type ExternalUse, external, type OpenExternal } from "./external.ts";
 import { BYTES, type Place, VARINT, type Wire } from "./wire.ts";
-
-/** Finds data files; opened at most once each. */
-export type OpenExternal = (location: string, tensor: string) => ByteSource;
-
-export interface ExternalUse {
-  readonly tensor: string;
-  readonly ref: ExternalRef;
-}
 
 /** What tensors of one file share. */
 export interface TensorContext {
@@ -26,6 +16,7 @@ export type Entry = readonly [string, string];
 
 /** StringStringEntryProto. */
 export function readEntry(w: Wire): Entry {
+  w.place.piece();
   let key = "";
   let value = "";
   while (w.next()) {
@@ -90,6 +81,7 @@ export function countOf(w: Wire, shape: readonly (number | bigint)[]): number {
 
 /** `keepName`: the name is the tensor's own (attributes), not that of a value. */
 export function readTensor(w: Wire, ctx: TensorContext, keepName = false): { readonly name: string; readonly data: TensorData } {
+  w.place.piece();
   const dims: (number | bigint)[] = [];
   let code = 0;
   let name = "";
@@ -230,7 +222,7 @@ function noBytes(): Uint8Array {
   throw new TypeError("internal: bytes() of a string tensor");
 }
 
-function lazy<T>(make: () => T): () => T {
+export function lazy<T>(make: () => T): () => T {
   let value: T | undefined;
   return () => (value ??= make());
 }
@@ -309,147 +301,4 @@ function readTyped(w: Wire, field: number, width: number, byteLength: number): U
     else throw again.bad(`an element with wire type ${again.type}`);
   }
   return out;
-}
-
-/** External tensors up to this size are kept once read; larger ones are read from the file each time. */
-const KEPT = 1 << 16;
-
-function external(
-  w: Wire,
-  entries: readonly Entry[],
-  tensor: string,
-  dtype: DType,
-  byteLength: number,
-  ctx: TensorContext,
-): Pick<TensorData, "bytes" | "external"> {
-  let location = "";
-  let offset = 0;
-  let length = byteLength;
-  const number = (key: string, text: string) => {
-    const n = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
-    if (!Number.isSafeInteger(n)) throw w.bad(`external data with ${key} "${text.slice(0, 40)}"`);
-    return n;
-  };
-  for (const [key, value] of entries) {
-    if (key === "location") location = value;
-    else if (key === "offset") offset = number(key, value);
-    else if (key === "length") length = number(key, value);
-  }
-  if (dtype === "string") throw w.bad("strings in external data");
-  if (location === "") throw w.bad("external data without location");
-  if (length !== byteLength) throw w.bad(`external data of ${length} bytes where the shape needs ${byteLength}`);
-  const ref: ExternalRef = { location, offset, length };
-  const { open } = ctx;
-  if (open === undefined) {
-    const none = () => {
-      throw new QcError({ code: "io/external-no-folder", tensor, location });
-    };
-    return { external: ref, bytes: none };
-  }
-  const source = open(location, tensor);
-  if (offset + length > source.size)
-    throw new QcError({
-      code: "io/external-range",
-      tensor,
-      location,
-      detail: `bytes ${offset} to ${offset + length} are wanted, the file has ${source.size}`,
-    });
-  ctx.external.push({ tensor, ref });
-  // Not kept: a pass over a model beyond memory must be able to let go of each tensor. (A WeakRef would hold it to the end of the job.)
-  if (length > KEPT) return { external: ref, bytes: () => source.read(offset, length) };
-  const bytes = lazy(() => source.read(offset, length));
-  return { external: ref, bytes };
-}
-
-/** Tensors may share a range (tied weights); ranges that overlap in part mean a damaged or malicious file. */
-export function checkOverlap(uses: readonly ExternalUse[]): void {
-  const sorted = uses
-    .filter((u) => u.ref.length > 0)
-    .sort((a, b) =>
-      a.ref.location < b.ref.location
-        ? -1
-        : a.ref.location > b.ref.location
-          ? 1
-          : a.ref.offset - b.ref.offset || a.ref.length - b.ref.length,
-    );
-  for (let i = 1; i < sorted.length; i++) {
-    const a = sorted[i - 1]!;
-    const b = sorted[i]!;
-    if (a.ref.location !== b.ref.location || (a.ref.offset === b.ref.offset && a.ref.length === b.ref.length)) continue;
-    if (a.ref.offset + a.ref.length > b.ref.offset)
-      throw new QcError({
-        code: "io/external-range",
-        tensor: b.tensor,
-        location: b.ref.location,
-        detail: `it overlaps "${a.tensor}" in part (byte ${b.ref.offset})`,
-      });
-  }
-}
-
-/** SparseTensorProto: values [NNZ], indices [NNZ] (linear) or [NNZ, rank]. */
-export function readSparse(w: Wire, ctx: TensorContext, keepName = false): { readonly name: string; readonly sparse: SparseTensor } {
-  let values: ReturnType<typeof readTensor> | undefined;
-  let indices: TensorData | undefined;
-  const dims: (number | bigint)[] = [];
-  const unknown: Uint8Array[] = [];
-  while (w.next()) {
-    if (w.field === 1) values = readTensor(w.message(), ctx, keepName);
-    else if (w.field === 2) indices = readTensor(w.message(), ctx, true).data;
-    else if (w.field === 3) w.ints(dims);
-    else unknown.push(w.raw());
-  }
-  if (values === undefined || indices === undefined) throw w.bad("a sparse tensor without values or indices");
-  countOf(w, dims);
-  const nnz = values.data.shape[0] ?? 0;
-  const rank = dims.length;
-  const ok =
-    indices.dtype === "int64" &&
-    indices.shape[0] === nnz &&
-    (indices.shape.length === 1 || (indices.shape.length === 2 && indices.shape[1] === rank));
-  if (values.data.shape.length !== 1 || !ok)
-    throw w.bad(`a sparse tensor with values [${values.data.shape.join(", ")}] and indices [${indices.shape.join(", ")}]`);
-  return { name: values.name, sparse: { values: values.data, indices, shape: dims as number[], ...(unknown.length > 0 && { unknown }) } };
-}
-
-/** The dense form of a sparse tensor, made when its bytes are asked for. */
-export function dense(s: SparseTensor, name: string, file: string): TensorData {
-  const { dtype } = s.values;
-  const count = s.shape.reduce((a, d) => a * d, 1);
-  const byteLength = byteCount(dtype, count);
-  const bytes = lazy(() => {
-    if (byteLength > LIMITS.denseBytes)
-      throw new QcError({
-        code: "io/limit",
-        file,
-        limit: "denseBytes",
-        most: LIMITS.denseBytes,
-        got: byteLength,
-        at: `sparse tensor "${name}"`,
-      });
-    const { bits } = DTYPES[dtype];
-    if (bits < 8) throw new QcError({ code: "graph/unsupported-type", at: `sparse tensor "${name}"`, what: `A sparse ${dtype}` });
-    const width = bits / 8;
-    const out = new Uint8Array(byteLength);
-    const from = s.values.bytes();
-    const at = asIntegers(s.indices);
-    const rank = s.indices.shape.length === 1 ? 1 : s.shape.length;
-    const bounds = s.indices.shape.length === 1 ? [count] : s.shape;
-    for (let i = 0; i * width < from.length; i++) {
-      let linear = 0;
-      for (let d = 0; d < rank; d++) {
-        const index = at[i * rank + d]!;
-        if (!(index >= 0 && index < bounds[d]!))
-          throw new QcError({
-            code: "graph/invalid",
-            constraint: "sparse index inside the shape",
-            at: name,
-            detail: `index ${index} in dimension ${d} of ${bounds[d]}`,
-          });
-        linear = linear * bounds[d]! + index;
-      }
-      for (let k = 0; k < width; k++) out[linear * width + k] = from[i * width + k]!;
-    }
-    return out;
-  });
-  return { dtype, shape: s.shape, byteLength, bytes };
 }

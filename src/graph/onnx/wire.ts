@@ -11,8 +11,16 @@ export const FIXED32 = 5;
 export class Place {
   readonly file: string;
   readonly path: string[] = [];
-  constructor(file: string) {
+  #pieces = 0;
+  #numbers = 0;
+  #strings = 0;
+  readonly #mostPieces: number;
+  readonly #mostNumbers: number;
+  /** `bytes`: of the whole file, which memory stays in proportion to. */
+  constructor(file: string, bytes: number) {
     this.file = file;
+    this.#mostPieces = Math.max(LIMITS.pieces, bytes / LIMITS.bytesPerPiece);
+    this.#mostNumbers = Math.max(LIMITS.numbers, bytes / LIMITS.bytesPerNumber);
   }
   toString(): string {
     return this.path.length === 0 ? "the model" : this.path.join(" > ");
@@ -20,8 +28,21 @@ export class Place {
   malformed(offset: number, detail: string): QcError {
     return new QcError({ code: "io/malformed", file: this.file, at: this.toString(), offset, detail });
   }
-  limit(limit: Limit, got: number): void {
-    if (got > LIMITS[limit]) throw new QcError({ code: "io/limit", file: this.file, limit, most: LIMITS[limit], got, at: this.toString() });
+  limit(limit: Limit, got: number, most: number = LIMITS[limit]): void {
+    if (got > most) throw new QcError({ code: "io/limit", file: this.file, limit, most: Math.floor(most), got, at: this.toString() });
+  }
+  /** Counts a small thing that is kept. */
+  piece(): void {
+    if (++this.#pieces > this.#mostPieces) this.limit("pieces", this.#pieces, this.#mostPieces);
+  }
+  /** Counts a string of an attribute. */
+  string(): void {
+    this.limit("strings", ++this.#strings);
+  }
+  /** Counts numbers that are about to be kept. */
+  numbers(n: number): void {
+    this.#numbers += n;
+    this.limit("numbers", this.#numbers, this.#mostNumbers);
   }
 }
 
@@ -197,20 +218,37 @@ export class Wire {
   ints(into: (number | bigint)[]): void {
     if (this.type === BYTES) {
       const w = this.message();
-      while (w.pos < w.end) into.push(w.varint());
-    } else into.push(this.int());
+      // Each number ends at a byte below 128. The list gets its size at once: growing it would take twice the memory.
+      let count = 0;
+      for (let i = w.pos; i < w.end; i++) if (w.buf[i]! < 128) count++;
+      this.place.numbers(count);
+      let at = into.length;
+      into.length += count;
+      while (w.pos < w.end) into[at++] = w.varint();
+    } else {
+      this.place.numbers(1);
+      into.push(this.int());
+    }
   }
 
   floats(into: number[]): void {
     if (this.type === BYTES) {
       const w = this.message();
-      if ((w.end - w.pos) % 4 !== 0) throw w.bad("packed floats that are no multiple of 4 bytes");
-      while (w.pos < w.end) into.push(w.fixed32());
-    } else into.push(this.float());
+      const count = (w.end - w.pos) / 4;
+      if (!Number.isInteger(count)) throw w.bad("packed floats that are no multiple of 4 bytes");
+      this.place.numbers(count);
+      let at = into.length;
+      into.length += count;
+      while (w.pos < w.end) into[at++] = w.fixed32();
+    } else {
+      this.place.numbers(1);
+      into.push(this.float());
+    }
   }
 
   /** Skips the field and returns it with its tag, to be written back as it is. */
   raw(): Uint8Array {
+    this.place.piece();
     this.skip();
     return this.buf.subarray(this.#tagAt, this.pos);
   }

@@ -220,6 +220,56 @@ test("subgraphs, types and groups stop at their limits, not at the stack's", () 
   expect(survives(message([[7, "bytes", groups]]))?.message).toContain('limit "groupDepth"');
 });
 
+/** Two or three bytes of a file that would become an object each: a file of 4 MB must not become a gigabyte. */
+test("small things in great numbers stop at their limits", () => {
+  const many = (bytes: readonly number[], length = 3_600_000) => {
+    const out = new Uint8Array(length - (length % bytes.length));
+    for (let i = 0; i < out.length; i++) out[i] = bytes[i % bytes.length]!;
+    return out;
+  };
+  const tag = (field: number) => [...varints(field * 8 + 2), 0];
+  const graph = (bytes: Uint8Array) => message([[7, "bytes", bytes]]);
+  const inNode = (bytes: Uint8Array) => graph(message([[1, "bytes", concat(message([[4, "bytes", "Abs"]]), bytes)]]));
+  const attribute = (type: number, bytes: Uint8Array) =>
+    inNode(
+      message([
+        [
+          5,
+          "bytes",
+          concat(
+            message([
+              [1, "bytes", "a"],
+              [20, "int", type],
+            ]),
+            bytes,
+          ),
+        ],
+      ]),
+    );
+  const files: readonly [string, Uint8Array][] = [
+    ["pieces", concat(graph(new Uint8Array(0)), many(tag(14)))],
+    ["pieces", concat(graph(new Uint8Array(0)), many(tag(8)))],
+    ["pieces", concat(graph(new Uint8Array(0)), many([15 * 8, 0]))],
+    ["functions", concat(graph(new Uint8Array(0)), many(tag(25)))],
+    ...[11, 12, 13, 14, 16].map((f): [string, Uint8Array] => ["pieces", graph(many(tag(f)))]),
+    ["nodes", graph(many(tag(1)))],
+    ["operands", inNode(many(tag(1), 4_200_000))],
+    ["operands", inNode(many(tag(2), 4_200_000))],
+    ["attributes", inNode(many(tag(5)))],
+    ["pieces", inNode(many(tag(9)))],
+    ["numbers", attribute(7, message([[8, "bytes", many([1], 9_000_000)]]))],
+    ["strings", attribute(8, many(tag(9)))],
+    ["subgraphs", attribute(10, many(tag(11)))],
+    ["pieces", attribute(14, many(tag(15)))],
+    ["pieces", graph(message([[5, "bytes", many(tag(13))]]))],
+  ];
+  for (const [limit, bytes] of files) expect(survives(bytes)?.message, limit).toContain(`limit "${limit}"`);
+});
+
+function concat(...parts: readonly Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts));
+}
+
 test("a shape of 2^40 elements over no data costs nothing", () => {
   const before = process.memoryUsage().arrayBuffers;
   const claims: Field[] = [];
