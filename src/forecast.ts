@@ -5,7 +5,8 @@ import { allNodes, pathOfNode } from "./graph/walk.ts";
 import { withJob } from "./job.ts";
 import { DEFAULT_SAMPLES, type Effort } from "./options.ts";
 import type { WeightSite } from "./ptq/propose.ts";
-import { DTYPES, elementCount } from "./quant/dtype.ts";
+import { bitsOf } from "./quant/codebook.ts";
+import { elementCount } from "./quant/dtype.ts";
 import { qparamShape } from "./quant/granularity.ts";
 import { recipeForGraph } from "./recurrent.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
@@ -80,7 +81,7 @@ export async function forecast(source: string | Uint8Array, given: QuantizeOptio
 
 /** Codes, scales (float32) and zero points of a weight. */
 function storedBytes(w: WeightSite): number {
-  const bits = DTYPES[w.scheme.dtype].bits;
+  const bits = bitsOf(w.scheme.dtype);
   const scales = elementCount(qparamShape(w.shape, w.scheme.granularity));
   return Math.ceil((elementCount(w.shape) * bits) / 8) + scales * 4 + (w.scheme.symmetric ? 0 : Math.ceil((scales * bits) / 8));
 }

@@ -54,6 +54,8 @@ export const RECIPES = [
   "int8-weights",
   "int4-weights",
   "int2-weights",
+  "nf4-weights",
+  "fp4-weights",
   "w4a8",
   "w4a4",
   "fp8",

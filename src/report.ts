@@ -5,7 +5,8 @@ import { traitOf } from "./graph/ops/index.ts";
 import { allNodes, nodesByPath, valuesByPath } from "./graph/walk.ts";
 import type { Job } from "./job.ts";
 import type { Numbers, PlanBundle, Site } from "./plan/types.ts";
-import { DTYPES, elementCount } from "./quant/dtype.ts";
+import { bitsOf } from "./quant/codebook.ts";
+import { elementCount } from "./quant/dtype.ts";
 import { machineInfo } from "./runtime/machine.ts";
 import type { Verified, VerifyReport } from "./verify/index.ts";
 import { TOOL } from "./version.ts";
@@ -22,7 +23,7 @@ export function bitsPerWeight(prepared: Model, { plan, tensors }: PlanBundle): n
     if (shape === undefined || counted.has(s.value) || (s.kind !== "weight" && s.kind !== "cast")) continue;
     counted.add(s.value);
     const n = elementCount(shape);
-    const each = DTYPES[s.scheme.dtype].bits;
+    const each = bitsOf(s.scheme.dtype);
     count += n;
     bits += n * each;
     // Scales are float32; a zero point is a code, and is stored only when some are not zero.

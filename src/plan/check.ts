@@ -152,10 +152,13 @@ class Checker {
     if ((form === "gather-codes" || form === "gather-block") && consumers.some((n) => n.op !== "Gather"))
       this.#fault("P12", at, `${form} for a consumer that is no lookup`);
     if (
-      (form === "matmul-integer" || form === "matmul-nbits") &&
+      (form === "matmul-integer" || form === "matmul-nbits" || form === "matmul-bnb4") &&
       (view.shape.length !== 2 || s.consumers === "all" || s.consumers.some((c) => c.input !== 1))
     )
       this.#fault("P12", at, `${form} needs a matrix as right operand`);
+    const g = s.scheme.granularity;
+    if (form === "matmul-bnb4" && g.kind === "block" && view.shape[g.axis]! % g.size !== 0)
+      this.#fault("P12", at, `blocks of ${g.size} do not divide ${view.shape[g.axis]}`);
     if (form === "matmul-integer" && s.scheme.granularity.kind === "block") this.#fault("P12", at, "integer products take no blocks");
   }
 

@@ -1,5 +1,6 @@
+import { CODEBOOKS } from "../quant/codebook.ts";
 import { DTYPES } from "../quant/dtype.ts";
-import { SKIP_CODES } from "./types.ts";
+import { SKIP_CODES, WEIGHT_FORMS } from "./types.ts";
 
 const string = { type: "string" } as const;
 const count = { type: "integer", minimum: 0 } as const;
@@ -77,8 +78,9 @@ export const PLAN_SCHEMA = {
             layers: count,
             seconds: { type: "number" },
             detail: string,
+            gains: { type: "array", items: object({ at: string, gainDb: { type: "number" } }) },
           },
-          ["layers", "seconds", "detail"],
+          ["layers", "seconds", "detail", "gains"],
         ),
       },
       reverts: {
@@ -99,7 +101,9 @@ export const PLAN_SCHEMA = {
       anyOf: [{ const: "all" }, { type: "array", minItems: 1, items: object({ node: string, input: count }) }],
     },
     scheme: object({
-      dtype: { enum: Object.keys(DTYPES).filter((d) => !["string", "bool", "complex64", "complex128"].includes(d)) },
+      dtype: {
+        enum: [...Object.keys(DTYPES).filter((d) => !["string", "bool", "complex64", "complex128"].includes(d)), ...Object.keys(CODEBOOKS)],
+      },
       symmetric: { type: "boolean" },
       narrow: { type: "boolean" },
       granularity: {
@@ -127,7 +131,7 @@ export const PLAN_SCHEMA = {
             scale: { $ref: "#/$defs/numbers" },
             zeroPoint: { $ref: "#/$defs/numbers" },
             codes: { $ref: "#/$defs/tensorRef" },
-            form: { enum: ["qdq", "qdq-requantized", "gather-codes", "matmul-integer", "matmul-nbits", "gather-block", "dynamic-lstm"] },
+            form: { enum: [...WEIGHT_FORMS] },
           },
           ["codes", "form"],
         ),

@@ -1,3 +1,4 @@
+import type { CodebookDType } from "../quant/codebook.ts";
 import type { IntDType } from "../quant/dtype.ts";
 import type { Granularity } from "../quant/granularity.ts";
 import type { WeightForm } from "./types.ts";
@@ -17,11 +18,11 @@ export interface RowCondition {
 
 /** A way to store a weight. */
 export interface WeightRow {
-  readonly dtype: IntDType | "float8e4m3fn" | "float4e2m1";
+  readonly dtype: IntDType | "float8e4m3fn" | "float4e2m1" | CodebookDType;
   readonly per: readonly Granularity["kind"][];
   readonly blockSizes?: readonly number[];
-  /** Blocks must be whole: the size divides the axis, or one block holds all of it. */
-  readonly wholeBlocks?: true;
+  /** Blocks must be whole: the size divides the axis, or ("or-one") one block holds all of it. */
+  readonly wholeBlocks?: "exact" | "or-one";
   readonly symmetricOnly?: true;
   readonly form: WeightForm;
   /** The data input is quantized too (static or dynamic); false: weight-only. */

@@ -1,10 +1,11 @@
+import type { CodebookDType } from "../quant/codebook.ts";
 import type { IntDType } from "../quant/dtype.ts";
 import type { Granularity } from "../quant/granularity.ts";
 import type { HalfDType } from "../quant/half.ts";
 
 /** How one value is stored. `narrow`: signed types leave out their lowest code. */
 export interface Scheme {
-  readonly dtype: IntDType | "float8e4m3fn" | "float16" | "bfloat16" | "float4e2m1";
+  readonly dtype: IntDType | "float8e4m3fn" | "float16" | "bfloat16" | "float4e2m1" | CodebookDType;
   readonly symmetric: boolean;
   readonly narrow: boolean;
   readonly granularity: Granularity;
@@ -49,9 +50,20 @@ export type Site =
  *  qdq-requantized  codes in blocks, dequantized, then Q/DQ to int8 per channel (4-bit storage, 8-bit arithmetic)
  *  gather-codes     a table: Gather on the codes, then the rows' scales
  *  matmul-integer   DynamicQuantizeLinear on the other operand, MatMulInteger, scales
- *  matmul-nbits, gather-block, dynamic-lstm   the operators MatMulNBits, GatherBlockQuantized, DynamicQuantizeLSTM of com.microsoft
+ *  matmul-nbits, matmul-bnb4, gather-block, dynamic-lstm   the operators MatMulNBits, MatMulBnb4, GatherBlockQuantized, DynamicQuantizeLSTM
+ *                   of com.microsoft
  */
-export type WeightForm = "qdq" | "qdq-requantized" | "gather-codes" | "matmul-integer" | "matmul-nbits" | "gather-block" | "dynamic-lstm";
+export const WEIGHT_FORMS = [
+  "qdq",
+  "qdq-requantized",
+  "gather-codes",
+  "matmul-integer",
+  "matmul-nbits",
+  "matmul-bnb4",
+  "gather-block",
+  "dynamic-lstm",
+] as const;
+export type WeightForm = (typeof WEIGHT_FORMS)[number];
 
 interface SiteBase {
   /** Value name in the prepared graph. Values of subgraphs are written `node/attribute/…/value` (see `pathOf`). */
@@ -112,6 +124,18 @@ export interface StepRecord {
   readonly layers?: number;
   readonly seconds?: number;
   readonly detail?: string;
+  /** Of a step that was kept: what it did for each layer or value. */
+  readonly gains?: readonly StepGain[];
+}
+
+/**
+ * How much of a layer's own noise a step took away, as the step itself measures it. Rounding and bias: noise of the layer's output behind
+ * its quantized prefix, before ÷ after. Ranges: noise at the network's outputs from this value alone, to first order, before ÷ after.
+ */
+export interface StepGain {
+  /** A node, or a value of the prepared graph. */
+  readonly at: string;
+  readonly gainDb: number;
 }
 
 /** What a layer would gain from more bits; ranked, best gain per byte first. */

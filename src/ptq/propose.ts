@@ -4,7 +4,7 @@ import { constantOf } from "../graph/constant.ts";
 import type { Node, Use, Value } from "../graph/ir.ts";
 import { printTarget } from "../plan/target.ts";
 import type { Scheme, Skip } from "../plan/types.ts";
-import { DTYPES } from "../quant/dtype.ts";
+import { bitsOf } from "../quant/codebook.ts";
 import { Context } from "./context.ts";
 import { placeComputeInputs } from "./inputs.ts";
 import type { ActivationSite, ComputeNode, Proposal, ProposeInput, WeightSite } from "./proposal.ts";
@@ -221,7 +221,7 @@ function byScheme(
   }
   const found = [...parts.values()];
   if (uses !== "all") return found;
-  const bits = (s: Scheme): number => DTYPES[s.dtype].bits;
+  const bits = (s: Scheme): number => bitsOf(s.dtype);
   const widest = found.map((p) => p.scheme).sort((a, b) => bits(b) - bits(a))[0] ?? ctx.activationScheme();
   return [{ scheme: widest, uses }];
 }

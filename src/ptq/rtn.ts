@@ -1,6 +1,7 @@
 import { QcError } from "../diagnostics.ts";
 import { pathOfNode } from "../graph/walk.ts";
 import { chooseAsymmetric, chooseSymmetric, MIN_SCALE } from "../quant/affine.ts";
+import { isCodebookDType } from "../quant/codebook.ts";
 import { isIntDType } from "../quant/dtype.ts";
 import { absmaxOf, minmaxOf } from "../quant/encode.ts";
 import { FLOAT8_MAX } from "../quant/float8.ts";
@@ -29,6 +30,11 @@ export function weightParams(w: WeightSite, reduceRange: boolean): WeightParams 
 function choose(w: WeightSite, reduceRange: boolean): WeightParams {
   const x = w.float32();
   const { dtype, symmetric, granularity } = w.scheme;
+  if (isCodebookDType(dtype)) {
+    const absmax = absmaxOf(x, w.shape, granularity);
+    finite(w, absmax);
+    return { scale: Float32Array.from(absmax, (m) => (m >= MIN_SCALE ? m : 1)), zeroPoint: new Int32Array(absmax.length) };
+  }
   if (dtype === "float8e4m3fn") {
     const absmax = absmaxOf(x, w.shape, granularity);
     finite(w, absmax);

@@ -4,8 +4,8 @@ import { floats, type TensorData } from "../graph/tensor.ts";
 import { pathOf, pathOfNode } from "../graph/walk.ts";
 import { readTensorNumbers } from "../plan/tensors.ts";
 import type { Consumers, Insertion, Numbers, Plan, PlanBundle, Site } from "../plan/types.ts";
-import { isIntDType } from "../quant/dtype.ts";
 import { decode, encode } from "../quant/encode.ts";
+import { isCodeDType } from "../quant/float8.ts";
 
 /** Which site and which insertion a use of a value meets. */
 export interface SiteIndex {
@@ -56,7 +56,7 @@ export function sourceOf(site: WeightSite, v: Value, bundle: PlanBundle): Float3
 /** The plan's codes of a weight, or round-to-nearest. */
 export function storedCodes(site: WeightSite, v: Value, bundle: PlanBundle): StoredCodes {
   const { dtype, narrow, granularity } = site.scheme;
-  if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
+  if (!isCodeDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
   const scale = numbersOf(site.scale, bundle);
   const zeroPoint = numbersOf(site.zeroPoint, bundle);
   if (site.codes) return { codes: numbersOf(site.codes, bundle), scale, zeroPoint };
@@ -68,7 +68,7 @@ export function storedCodes(site: WeightSite, v: Value, bundle: PlanBundle): Sto
 export function weightTensor(site: WeightSite, v: Value, bundle: PlanBundle): TensorData {
   const { dtype, granularity } = site.scheme;
   const { shape } = constantOf(v)!;
-  if (!isIntDType(dtype)) return floats(sourceOf(site, v, bundle), shape);
+  if (!isCodeDType(dtype)) return floats(sourceOf(site, v, bundle), shape);
   const { codes, scale, zeroPoint } = storedCodes(site, v, bundle);
   return floats(decode(codes, shape, { dtype, granularity, scale, zeroPoint }), shape);
 }

@@ -48,7 +48,7 @@ function isBlockable({ weight }: WeightUse): boolean {
 
 /** The size nearest above the one wanted (else the largest) that the target takes on an axis of this length. */
 function blockSize(want: number, row: WeightRow, length: number): number | undefined {
-  const whole = (s: number): boolean => row.wholeBlocks !== true || length % s === 0 || length <= s;
+  const whole = (s: number): boolean => row.wholeBlocks === undefined || length % s === 0 || (row.wholeBlocks === "or-one" && length <= s);
   const sizes = row.blockSizes ?? [want];
   return sizes.find((s) => s >= want && whole(s)) ?? [...sizes].reverse().find(whole);
 }

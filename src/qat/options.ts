@@ -1,5 +1,5 @@
 import type { PlanBundle } from "../plan/types.ts";
-import { DTYPES } from "../quant/dtype.ts";
+import { bitsOf } from "../quant/codebook.ts";
 import type { Augmentation } from "./augment.ts";
 import { OPTIMIZERS, type Optimizer } from "./optimizer.ts";
 import type { Trained } from "./student.ts";
@@ -42,7 +42,7 @@ export interface QatOptions {
 
 /** Steps of activations below 8 bits are coarse: where they lie is learned too. */
 export function trainedFor(bundle: PlanBundle): Trained {
-  const coarse = bundle.plan.sites.some((s) => s.kind === "static" && DTYPES[s.scheme.dtype].bits < 8);
+  const coarse = bundle.plan.sites.some((s) => s.kind === "static" && bitsOf(s.scheme.dtype) < 8);
   return coarse ? { ...QAT_DEFAULTS.trained, activationScales: QAT_DEFAULTS.trained.weightScales } : QAT_DEFAULTS.trained;
 }
 

@@ -1,3 +1,4 @@
+import { type CodebookDType, isCodebookDType } from "./codebook.ts";
 import { type IntDType, isIntDType } from "./dtype.ts";
 
 /**
@@ -6,9 +7,9 @@ import { type IntDType, isIntDType } from "./dtype.ts";
  */
 export const FLOAT8_MAX = 448;
 
-/** Types whose values are codes of a scheme: integers, and float8 with a scale. */
-export type CodeDType = IntDType | "float8e4m3fn";
-export const isCodeDType = (d: string): d is CodeDType => d === "float8e4m3fn" || isIntDType(d);
+/** Types whose values are codes of a scheme: integers, and float8 or a table of 16 values with a scale. */
+export type CodeDType = IntDType | "float8e4m3fn" | CodebookDType;
+export const isCodeDType = (d: string): d is CodeDType => d === "float8e4m3fn" || isIntDType(d) || isCodebookDType(d);
 
 /** Round to nearest, ties to even; beyond the largest value it saturates. NaN becomes 0x7f. */
 export function toFloat8(x: number): number {

@@ -3,8 +3,8 @@ import { floats, type TensorData, tensorFromBytes } from "../../graph/tensor.ts"
 import { tensorType } from "../../graph/types.ts";
 import { spread } from "../../plan/tensors.ts";
 import type { Scheme } from "../../plan/types.ts";
+import { type IntDType, isIntDType } from "../../quant/dtype.ts";
 import { paramCount } from "../../quant/encode.ts";
-import { type CodeDType, isCodeDType } from "../../quant/float8.ts";
 import { qparamShape } from "../../quant/granularity.ts";
 import { packCodes } from "../../quant/pack.ts";
 
@@ -19,7 +19,7 @@ export function paramConstants(
   scale: Float64Array,
   zeroPoint: Float64Array,
 ): { readonly scale: Value; readonly zeroPoint: Value } {
-  if (!isCodeDType(scheme.dtype)) throw new Error(`internal: no affine parameters of ${scheme.dtype}`);
+  if (!isTensorCode(scheme.dtype)) throw new Error(`internal: no affine parameters of ${scheme.dtype}`);
   const dims = qparamShape(shape, scheme.granularity);
   const n = paramCount(shape, scheme.granularity);
   return {
@@ -28,7 +28,11 @@ export function paramConstants(
   };
 }
 
-export function codesTensor(codes: ArrayLike<number>, shape: readonly number[], dtype: CodeDType): TensorData {
+/** Types of codes that are types of ONNX tensors too. */
+export type TensorCode = IntDType | "float8e4m3fn";
+export const isTensorCode = (d: string): d is TensorCode => d === "float8e4m3fn" || isIntDType(d);
+
+export function codesTensor(codes: ArrayLike<number>, shape: readonly number[], dtype: TensorCode): TensorData {
   if (dtype === "float8e4m3fn") return tensorFromBytes(dtype, shape, Uint8Array.from(codes));
   return tensorFromBytes(dtype, shape, packCodes(codes, dtype));
 }

@@ -1,4 +1,4 @@
-import type { Use } from "../../graph/ir.ts";
+import type { Node, Use, Value } from "../../graph/ir.ts";
 import { floats, tensorFromBytes } from "../../graph/tensor.ts";
 import type { Coded } from "../../plan/codes.ts";
 import { spread } from "../../plan/tensors.ts";
@@ -48,29 +48,34 @@ export function lowerMatMulNBits(c: Coded, uses: readonly Use[]): void {
   const scaleValue = graph.constant(floats(scales, [N * blocks]), `${stem}_scale`);
   const usual = zero.every((z) => z === 2 ** (bits - 1));
   const zeroValue = usual ? undefined : graph.constant(tensorFromBytes("uint8", [N * row], zeros), `${stem}_zero_point`);
-  for (const { node } of uses) {
-    const old = node.outputs[0]!;
-    const next = node.graph.insertBefore(node, {
-      op: "MatMulNBits",
-      domain: "com.microsoft",
-      name: `${node.name !== "" ? node.name : old.name}_MatMulNBits`,
-      inputs: zeroValue ? [node.inputs[0], weight, scaleValue, zeroValue] : [node.inputs[0], weight, scaleValue],
-      outputs: [node.graph.freshName(`${old.name}_product`)],
-      attrs: { K, N, bits, block_size: size },
+  const parts = zeroValue ? [weight, scaleValue, zeroValue] : [weight, scaleValue];
+  for (const { node } of uses) lowerProduct(node, "MatMulNBits", [node.inputs[0], ...parts], { K, N, bits, block_size: size });
+}
+
+/** A product of com.microsoft in the place of a MatMul or Gemm; the bias of a Gemm is added behind it. */
+export function lowerProduct(node: Node, op: string, inputs: readonly (Value | undefined)[], attrs: Record<string, number>): void {
+  const old = node.outputs[0]!;
+  const stem = node.name !== "" ? node.name : old.name;
+  const next = node.graph.insertBefore(node, {
+    op,
+    domain: "com.microsoft",
+    name: `${stem}_${op}`,
+    inputs,
+    outputs: [node.graph.freshName(`${old.name}_product`)],
+    attrs,
+    origin: { rule: RULE, from: [node.name] },
+  });
+  const bias = node.inputs[2];
+  const sum =
+    bias &&
+    node.graph.insertBefore(node, {
+      op: "Add",
+      name: `${stem}_bias`,
+      inputs: [next.outputs[0], bias],
+      outputs: [node.graph.freshName(`${old.name}_biased`)],
       origin: { rule: RULE, from: [node.name] },
     });
-    const bias = node.inputs[2];
-    const sum =
-      bias &&
-      node.graph.insertBefore(node, {
-        op: "Add",
-        name: `${node.name !== "" ? node.name : old.name}_bias`,
-        inputs: [next.outputs[0], bias],
-        outputs: [node.graph.freshName(`${old.name}_biased`)],
-        origin: { rule: RULE, from: [node.name] },
-      });
-    const out = (sum ?? next).outputs[0]!;
-    node.graph.setType(out, old.type);
-    replaceOutput(node, old, out);
-  }
+  const out = (sum ?? next).outputs[0]!;
+  node.graph.setType(out, old.type);
+  replaceOutput(node, old, out);
 }

@@ -3,8 +3,8 @@ import { tensorType } from "../../graph/types.ts";
 import { type Coded, codesOf } from "../../plan/codes.ts";
 import type { Resolver } from "../../plan/resolve.ts";
 import type { PlanBundle } from "../../plan/types.ts";
-import { isCodeDType } from "../../quant/float8.ts";
-import { axisAttrs, codesTensor, paramConstants, RULE } from "./emit.ts";
+import { lowerMatMulBnb4 } from "./bnb4.ts";
+import { axisAttrs, codesTensor, isTensorCode, paramConstants, RULE } from "./emit.ts";
 import { lowerGatherCodes } from "./gather.ts";
 import { lowerGatherBlock } from "./gather-block.ts";
 import { lowerMatMulInteger } from "./integer.ts";
@@ -23,7 +23,7 @@ export class Constants {
     this.#made.set(c.value, known);
     const old = known.get(key);
     if (old) return old;
-    if (!isCodeDType(scheme.dtype)) throw new Error(`internal: codes of ${scheme.dtype}`);
+    if (!isTensorCode(scheme.dtype)) throw new Error(`internal: no tensor type holds codes of ${scheme.dtype}`);
     const graph = c.value.graph;
     const stem = c.value.name;
     const made = {
@@ -60,6 +60,9 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
         break;
       case "matmul-nbits":
         lowerMatMulNBits(coded, uses);
+        break;
+      case "matmul-bnb4":
+        lowerMatMulBnb4(coded, uses);
         break;
       case "gather-block":
         lowerGatherBlock(coded, constants, uses);

@@ -1,4 +1,5 @@
 import { QcError } from "../../diagnostics.ts";
+import type { CodebookDType } from "../../quant/codebook.ts";
 import type { IntDType } from "../../quant/dtype.ts";
 import { nearest } from "../nearest.ts";
 
@@ -13,7 +14,7 @@ export interface Recipe {
   /** undefined: weights are only cast. */
   readonly weight:
     | {
-        readonly dtype: IntDType | "float8e4m3fn";
+        readonly dtype: IntDType | "float8e4m3fn" | CodebookDType;
         readonly per: "channel" | "tensor" | "block";
         readonly blockSize?: number;
         readonly symmetric: boolean;
@@ -62,6 +63,22 @@ export const RECIPES = {
     tables: INT8,
     data: false,
     summary: "4-bit weights in blocks, 8-bit tables, float arithmetic",
+  },
+  "nf4-weights": {
+    ...FLOAT,
+    activations: "none",
+    weight: { dtype: "nf4", per: "block", blockSize: 64, symmetric: true },
+    tables: INT8,
+    data: false,
+    summary: "4-bit codes into quantiles of a normal distribution (bitsandbytes), 8-bit tables, float arithmetic",
+  },
+  "fp4-weights": {
+    ...FLOAT,
+    activations: "none",
+    weight: { dtype: "fp4", per: "block", blockSize: 64, symmetric: true },
+    tables: INT8,
+    data: false,
+    summary: "4-bit floats in blocks (bitsandbytes), 8-bit tables, float arithmetic",
   },
   w4a8: {
     ...FLOAT,

@@ -10,6 +10,16 @@ const NBITS: WeightRow = {
   form: "matmul-nbits",
   withActivation: false,
 };
+const BNB4: WeightRow = {
+  dtype: "nf4",
+  per: ["block"],
+  blockSizes: [16, 32, 64, 128, 256],
+  wholeBlocks: "exact",
+  symmetricOnly: true,
+  form: "matmul-bnb4",
+  withActivation: false,
+};
+const FP4: WeightRow = { ...BNB4, dtype: "fp4" };
 const INT4_ONLY: WeightRow = { dtype: "int4", per: ["block", "channel"], form: "qdq", withActivation: false };
 const DYNAMIC: WeightRow = { ...INT8, form: "matmul-integer" };
 
@@ -45,7 +55,7 @@ export const ORT_CPU: Target = {
       ops: ["MatMul"],
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, INT8_ONLY, NBITS, INT4_ONLY],
+      weight: [INT8, DYNAMIC, INT8_ONLY, NBITS, INT4_ONLY, BNB4, FP4],
       source: `${SELECTORS}: QLinearMatMul with a Q, MatMulIntegerToFloat without`,
     },
     {
@@ -53,7 +63,7 @@ export const ORT_CPU: Target = {
       when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, INT8_ONLY, NBITS],
+      weight: [INT8, DYNAMIC, INT8_ONLY, NBITS, BNB4, FP4],
       source: `${SELECTORS}: QGemm, with or without a Q`,
     },
     { ops: ["ConvTranspose"], activation: [], output: "none", weight: [INT8_ONLY], source: `${SELECTORS}: no quantized kernel` },
