@@ -34,6 +34,8 @@ export interface ChoiceOption extends Base {
   readonly of: readonly string[];
   /** Values may carry a suffix after this character: `tensorrt@8.6`, `percentile=99.99`. */
   readonly suffix?: "@" | "=";
+  /** The name of a YAML or JSON file is taken too. */
+  readonly file?: true;
   readonly hint?: string;
   readonly default?: string;
 }
@@ -51,6 +53,7 @@ export const RECIPES = [
   "auto",
   "int8",
   "int8-dynamic",
+  "uint8-dynamic",
   "int8-weights",
   "int4-weights",
   "int2-weights",
@@ -103,8 +106,9 @@ const DECIDE = {
     type: "choice",
     short: "r",
     of: RECIPES,
+    file: true,
     default: "auto",
-    help: "what to make: from the graph, the target and whether there is data",
+    help: "what to make (auto: from the graph, the target and whether there is data), or a file with base, schemes, skip, budget",
   },
   float: {
     type: "choice",
@@ -123,6 +127,11 @@ const DECIDE = {
     type: "list",
     hint: "PATTERN=SCHEME",
     help: "pin layers: 'head.*=w8a8', 'op:Gemm=float'; schemes are float, w8a8, w4a8, w8, w4, w4b64 …",
+  },
+  start: {
+    type: "text",
+    hint: "PLAN",
+    help: "a plan to start from: its schemes are kept (with a budget: its pins, and the rest is where the search begins)",
   },
   skip: { type: "list", short: "s", hint: "PATTERN", help: "leave nodes in float: names, globs ('head.*') or op:Softmax" },
   effort: {
@@ -209,7 +218,7 @@ export const APPLY = {
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL.int8.onnx)" },
 } as const satisfies Options;
 
-const { budget: _budget, scheme: _scheme, ...CHOOSE } = DECIDE;
+const { budget: _budget, scheme: _scheme, start: _start, ...CHOOSE } = DECIDE;
 export const QAT_TRAIN = {
   ...DATA,
   plan: { type: "text", hint: "FILE", help: "the plan to start from (default: the one that qc plan makes)" },
@@ -316,6 +325,7 @@ function typeSchema(o: Option): object {
         ...(o.max !== undefined ? { maximum: o.max } : {}),
       };
     case "choice":
+      if (o.file) return { type: "string", pattern: `^(${o.of.join("|")})$|${CHOICE_FILE.source}` };
       return o.suffix === undefined ? { enum: o.of } : { type: "string", pattern: `^(${o.of.join("|")})(${o.suffix}.+)?$` };
     default:
       return o satisfies never;
@@ -391,7 +401,11 @@ function numberWanted(o: NumberOption): string {
   return o.min === undefined ? kind : `${kind} of at least ${o.min}`;
 }
 
+/** What names a file where names and files are both taken. */
+export const CHOICE_FILE = /\.(ya?ml|json)$/;
+
 export function parseChoice(flag: string, raw: string, o: ChoiceOption): string {
+  if (o.file && CHOICE_FILE.test(raw)) return raw;
   // `:` belongs to the suffix as well: tensorrt:sm89.
   const head = o.suffix === undefined ? raw : raw.split(o.suffix === "@" ? /[@:]/ : o.suffix)[0]!;
   if (o.of.includes(head) && (head === raw || raw.length > head.length + 1)) return raw;

@@ -99,7 +99,7 @@ function place(
   outputs: number,
   attrs: Record<string, number> = {},
 ): Value[] {
-  const names = Array.from({ length: outputs }, () => graph.freshName(`${near.name}_sim`));
+  const names = Array.from({ length: outputs }, (_, i) => graph.freshName(`${near.name}_sim${i === 0 ? "" : i}`));
   const producers = inputs.map((v) => v.producer).filter((p) => p?.graph === graph);
   const spec = { op, inputs, attrs, outputs: names, name: names[0]! };
   const last = producers.sort((a, b) => graph.indexOf(a!) - graph.indexOf(b!)).at(-1);

@@ -99,8 +99,10 @@ export class Context {
   /** How a weight of this node is stored, with a quantized activation or without; undefined: the target has no form for the recipe. */
   weightRow(n: Node, withActivation: boolean): WeightRow | undefined {
     const recipe = this.recipeAt(n);
-    for (const r of this.rows(n)) for (const w of r.weight) if (this.fits(w, withActivation, recipe)) return w;
-    return undefined;
+    const fitting = this.rows(n).flatMap((r) => r.weight.filter((w) => this.fits(w, withActivation, recipe)));
+    // Signed and unsigned codes stand for each other, but a wish for uint8 is about the sign: int8 is what targets have in any case.
+    const exact = recipe.weight?.dtype === "uint8" ? fitting.find((w) => w.dtype === "uint8") : undefined;
+    return exact ?? fitting[0];
   }
 
   /** The recipe, with a node's own scheme in it. */

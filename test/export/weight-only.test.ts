@@ -61,3 +61,13 @@ test.each([
   expect(sqnr(await run(simulate(p.model, p.bundle), source), await run(q, source))).toBeGreaterThan(90);
   expect(sqnr(await run(source, source), await run(q, source))).toBeGreaterThan(8);
 });
+
+test.each(["portable", "ort-cpu"])("%s: uint8-dynamic has unsigned weights with a zero point in the middle", async (target) => {
+  const source = products();
+  const p = await planned(runtime, source, target, "uint8-dynamic");
+  const q = lower(p.model, p.bundle, targetOf(target));
+  const found = ops(q, "MatMulInteger");
+  expect(found.map((n) => n.inputs[1]!.data!.dtype)).toEqual(["uint8", "uint8", "uint8"]);
+  expect(found.every((n) => n.inputs[3]!.data!.bytes().every((b) => b === 128))).toBe(true);
+  expect(sqnr(await run(simulate(p.model, p.bundle), source), await run(q, source))).toBeGreaterThan(30);
+});

@@ -14,7 +14,7 @@ const SUFFIX = "_DynamicQuantizeLinear";
 /**
  * Y = A·W + b with A quantized while running:
  *   Aq, s, z = DynamicQuantizeLinear(A);  Y = Cast(MatMulInteger(Aq, Wq, z)) * (s * sW) [+ b]
- * W int8 [K, N], sW a scalar or [N]. The order of the two products of scales is the one that onnxruntime fuses.
+ * W int8 [K, N], or uint8 with a zero point; sW a scalar or [N]. The order of the two products of scales is the one that onnxruntime fuses.
  */
 export function lowerMatMulInteger(c: Coded, uses: readonly Use[]): void {
   const { dtype } = c.site.scheme;
@@ -32,6 +32,10 @@ export function lowerMatMulInteger(c: Coded, uses: readonly Use[]): void {
     const n = flip ? rows : columns;
     const weight = graph.constant(codesTensor(codes, flip ? [columns, rows] : c.shape, dtype), `${c.value.name}_quantized`);
     const scale = graph.constant(floats(spread(c.scale, c.scale.length), c.scale.length === 1 ? [] : [n]), `${c.value.name}_scale`);
+    const zeros = spread(c.zeroPoint, c.scale.length);
+    const zero = zeros.every((z) => z === 0)
+      ? undefined
+      : graph.constant(codesTensor(zeros, zeros.length === 1 ? [] : [n], dtype), `${c.value.name}_zero_point`);
     const dyn = dynamicOf(graph, node.inputs[0]!);
     const put = (op: string, inputs: (Value | undefined)[], hint: string, attrs: Record<string, number> = {}): Value =>
       graph.insertBefore(node, {
@@ -42,7 +46,7 @@ export function lowerMatMulInteger(c: Coded, uses: readonly Use[]): void {
         attrs,
         origin: { rule: RULE, from: [stem] },
       }).outputs[0]!;
-    const sums = put("MatMulInteger", [dyn[0], weight, dyn[2]], "sums");
+    const sums = put("MatMulInteger", zero ? [dyn[0], weight, dyn[2], zero] : [dyn[0], weight, dyn[2]], "sums");
     const real = put("Cast", [sums], "real", { to: DTYPES.float32.code });
     const scales = put("Mul", [dyn[1], scale], "scales");
     let out = put("Mul", [real, scales], "scaled");

@@ -55,6 +55,13 @@ export const RECIPES = {
     data: false,
     summary: "8-bit weights, activations quantized while running",
   },
+  "uint8-dynamic": {
+    ...FLOAT,
+    activations: "dynamic",
+    weight: { dtype: "uint8", per: "channel", symmetric: true },
+    data: false,
+    summary: "8-bit unsigned weights where the target has such kernels, activations quantized while running",
+  },
   "int8-weights": { ...FLOAT, activations: "none", weight: INT8, data: false, summary: "8-bit weights, float arithmetic" },
   "int4-weights": {
     ...FLOAT,

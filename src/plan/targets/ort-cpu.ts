@@ -22,6 +22,8 @@ const BNB4: WeightRow = {
 const FP4: WeightRow = { ...BNB4, dtype: "fp4" };
 const INT4_ONLY: WeightRow = { dtype: "int4", per: ["block", "channel"], form: "qdq", withActivation: false };
 const DYNAMIC: WeightRow = { ...INT8, form: "matmul-integer" };
+const DYNAMIC_UINT8: WeightRow = { ...DYNAMIC, dtype: "uint8" };
+const UINT8_ONLY: WeightRow = { ...INT8_ONLY, dtype: "uint8" };
 
 /** onnxruntime, CPU provider: every form here fuses into a QLinear kernel at level `extended` and above. */
 export const ORT_CPU: Target = {
@@ -41,7 +43,7 @@ export const ORT_CPU: Target = {
       ops: ["Conv"],
       activation: ["uint8"],
       output: "own",
-      weight: [INT8, INT8_ONLY],
+      weight: [INT8, INT8_ONLY, UINT8_ONLY],
       slow: {
         inputChannelsBelow: 4,
         sumsBelow: 100,
@@ -55,7 +57,7 @@ export const ORT_CPU: Target = {
       ops: ["MatMul"],
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, INT8_ONLY, NBITS, INT4_ONLY, BNB4, FP4],
+      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, INT8_ONLY, NBITS, INT4_ONLY, BNB4, FP4],
       source: `${SELECTORS}: QLinearMatMul with a Q, MatMulIntegerToFloat without`,
     },
     {
@@ -63,10 +65,16 @@ export const ORT_CPU: Target = {
       when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, INT8_ONLY, NBITS, BNB4, FP4],
+      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, INT8_ONLY, NBITS, BNB4, FP4],
       source: `${SELECTORS}: QGemm, with or without a Q`,
     },
-    { ops: ["ConvTranspose"], activation: [], output: "none", weight: [INT8_ONLY], source: `${SELECTORS}: no quantized kernel` },
+    {
+      ops: ["ConvTranspose"],
+      activation: [],
+      output: "none",
+      weight: [INT8_ONLY, UINT8_ONLY],
+      source: `${SELECTORS}: no quantized kernel`,
+    },
     {
       ops: ["Add", "Mul"],
       activation: ["uint8"],

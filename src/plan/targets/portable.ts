@@ -2,6 +2,8 @@ import { lowestOpset, type Target, type WeightRow } from "../target.ts";
 
 const INT8: WeightRow = { dtype: "int8", per: ["channel", "tensor"], symmetricOnly: true, form: "qdq", withActivation: true };
 const INT8_ONLY: WeightRow = { ...INT8, withActivation: false };
+const DYNAMIC: WeightRow = { ...INT8, form: "matmul-integer" };
+const UINT8_ONLY: WeightRow = { ...INT8_ONLY, dtype: "uint8" };
 const INT4: WeightRow = { dtype: "int4", per: ["channel", "tensor"], symmetricOnly: true, form: "qdq", withActivation: true };
 const INT4_ONLY: WeightRow = { dtype: "int4", per: ["block", "channel"], form: "qdq", withActivation: false };
 const UINT4_ONLY: WeightRow = { ...INT4_ONLY, dtype: "uint4" };
@@ -21,7 +23,13 @@ export const PORTABLE: Target = {
   tieMovement: false,
   domains: [],
   rows: [
-    { ops: ["Conv", "ConvTranspose"], activation: ["uint8", "uint4"], output: "none", weight: [INT8, INT4, INT8_ONLY], source: ONNX },
+    {
+      ops: ["Conv", "ConvTranspose"],
+      activation: ["uint8", "uint4"],
+      output: "none",
+      weight: [INT8, INT4, INT8_ONLY, UINT8_ONLY],
+      source: ONNX,
+    },
     {
       ops: ["Gemm", "MatMul"],
       activation: ["uint8", "uint4"],
@@ -34,7 +42,7 @@ export const PORTABLE: Target = {
       when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
       activation: [],
       output: "none",
-      weight: [{ ...INT8, form: "matmul-integer" }],
+      weight: [DYNAMIC, { ...DYNAMIC, dtype: "uint8" }],
       source: "ONNX DynamicQuantizeLinear 11, MatMulInteger 10",
     },
     {
