@@ -2,6 +2,8 @@ import { openData } from "./data/index.ts";
 import type { DataSet } from "./data/types.ts";
 import { QcError } from "./diagnostics.ts";
 import { CHECK } from "./gate-options.ts";
+import { traitOf } from "./graph/ops/index.ts";
+import { allNodes } from "./graph/walk.ts";
 import { writeAtomic } from "./io/atomic.ts";
 import { readFile } from "./io/source.ts";
 import { type Job, RUN_KEYS, type RunOptions, withJob } from "./job.ts";
@@ -12,7 +14,10 @@ import { machineInfo } from "./runtime/machine.ts";
 import type { OptLevel, Session, SessionOptions } from "./runtime/types.ts";
 import { drawSamples, sessionOf } from "./set.ts";
 import { inputsOf, readSource, type Source } from "./source.ts";
+import type { AttackKind } from "./verify/gate/attacks.ts";
 import {
+  type Attacked,
+  attackModels,
   DEFAULT_GATE,
   type Finding,
   type Gate,
@@ -50,6 +55,7 @@ export interface CheckResult extends Judged {
   readonly reference: { readonly name: string; readonly structure: string; readonly weights: string };
   readonly candidate: { readonly name: string; readonly structure: string; readonly weights: string };
   readonly baseline?: Baseline;
+  readonly attack?: Attacked;
 }
 
 /**
@@ -67,6 +73,12 @@ export async function check(models: readonly (string | Uint8Array)[], given: Che
       got: `${models.length} files`,
       want: alone ? "one model with --baseline or --save-baseline" : "a reference and a candidate",
     });
+  if (options.attack !== undefined && alone)
+    throw new QcError(
+      { code: "gate/no-attack", why: "its gradients are those of the reference model, which is not given" },
+      { exitCode: 2 },
+    );
+  const range = options.range === undefined ? undefined : rangeOf(options.range);
   return withJob({ ...given, threads: options.threads }, async (job) => {
     const sources = models.map(readSource);
     const data =
@@ -75,7 +87,7 @@ export async function check(models: readonly (string | Uint8Array)[], given: Che
         : await openData(options.data, inputsOf(sources[0]!.model), { seed: options.seed, report: job.report });
     const machine = { ...machineInfo(), onnxruntime: (await job.runtime.versions()).onnxruntime };
     const kept = options.baseline === undefined ? undefined : readBaseline(options.baseline, data, options);
-    const measured = await measure(job, sources, data, options);
+    const measured = await measure(job, sources, data, options, range);
     const candidate = measured.sides.at(-1)!;
     const metric = data?.metric && { name: data.metric.name, unit: data.metric.unit, better: data.metric.better };
     const same = kept === undefined || sameMachine(kept.machine, machine);
@@ -105,6 +117,7 @@ export async function check(models: readonly (string | Uint8Array)[], given: Che
             paired: kept === undefined,
             ...(same ? {} : { noTimes: `the baseline comes from another machine (${fingerprint(kept.machine)})` }),
             ...(measured.utilization === undefined ? {} : { utilization: measured.utilization }),
+            ...(measured.attacked === undefined ? {} : { attack: measured.attacked }),
           });
     const nameOf = (s: Source) => ({ name: s.label, ...s.hashes });
     return {
@@ -117,6 +130,7 @@ export async function check(models: readonly (string | Uint8Array)[], given: Che
       reference: kept === undefined ? nameOf(sources[0]!) : { name: "baseline", ...kept.model },
       candidate: nameOf(sources.at(-1)!),
       ...(options.saveBaseline === undefined ? {} : { baseline: own }),
+      ...(measured.attacked === undefined ? {} : { attack: measured.attacked }),
     };
   });
 }
@@ -162,6 +176,14 @@ interface Measured {
   readonly sides: readonly Side[];
   readonly scored: Scored | undefined;
   readonly utilization: number | undefined;
+  readonly attacked: Attacked | undefined;
+}
+
+function rangeOf(text: string): readonly [number, number] {
+  const [low, high, more] = text.split(",").map((v) => (v.trim() === "" ? Number.NaN : Number(v)));
+  if (more !== undefined || !(Number.isFinite(low) && Number.isFinite(high) && low! < high!))
+    throw new QcError({ code: "cli/bad-value", flag: "--range", got: text, want: "two numbers, the smaller first, such as 0,255" });
+  return [low!, high!];
 }
 
 /** Rounds of throughput are long, and one in three of the latency rounds is enough for a limit four times as wide. */
@@ -169,7 +191,13 @@ const THROUGHPUT_SHARE = 3;
 /** Runs in the process that measures memory: the second reuses what the first allocated. */
 const MEMORY_RUNS = 3;
 
-async function measure(job: Job, sources: readonly Source[], data: DataSet | undefined, o: Parsed<typeof CHECK>): Promise<Measured> {
+async function measure(
+  job: Job,
+  sources: readonly Source[],
+  data: DataSet | undefined,
+  o: Parsed<typeof CHECK>,
+  range: readonly [number, number] | undefined,
+): Promise<Measured> {
   const base: SessionOptions = { ...sessionOf(data, o), level: o.level as OptLevel };
   const opening = (s: Source): SessionOptions => ({ ...base, label: s.label });
   const sessions = await Promise.all(sources.map((s) => job.runtime.open(s.runnable.model, opening(s))));
@@ -180,6 +208,24 @@ async function measure(job: Job, sources: readonly Source[], data: DataSet | und
       data === undefined || indices.length === 0
         ? undefined
         : await scoreModels({ sessions, data, indices, signal: job.signal, onProgress: job.progress("verify") });
+    if (o.attack !== undefined && (data === undefined || indices.length === 0))
+      throw new QcError({ code: "cli/needs-option", command: "check", flag: "--data", why: "an attack changes held-out samples" });
+    if (o.attack !== undefined && [...allNodes(sources[0]!.model)].some((n) => traitOf(n) === "quantized"))
+      throw new QcError({ code: "gate/no-attack", why: "the reference is quantized: rounding has no gradient" });
+    const attacked =
+      o.attack === undefined
+        ? undefined
+        : await attackModels({
+            options: { kind: o.attack as AttackKind, epsilon: o.epsilon, steps: o.steps, seed: o.seed, range },
+            runtime: job.runtime,
+            model: sources[0]!.model,
+            open: base,
+            sessions,
+            data: data!,
+            indices,
+            signal: job.signal,
+            onProgress: job.progress("verify"),
+          });
     const feeds = scored?.samples.map((s) => s.feeds) ?? [];
     const timed = o.rounds > 0 && feeds.length > 0 && data?.state === undefined;
     const use = cpuUse();
@@ -212,7 +258,7 @@ async function measure(job: Job, sources: readonly Source[], data: DataSet | und
         ...(memory === undefined ? {} : { memoryBytes: memory.peakBytes }),
       });
     }
-    return { sides, scored, utilization };
+    return { sides, scored, utilization, attacked };
   } finally {
     await Promise.allSettled(open.map((s) => s.release()));
   }

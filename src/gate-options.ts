@@ -1,4 +1,5 @@
 import { type Options, QUANTIZE } from "./options.ts";
+import { ATTACKS } from "./verify/gate/attacks.ts";
 
 const { data, seed, threads, memory, provider } = QUANTIZE;
 
@@ -27,6 +28,25 @@ export const CHECK = {
   },
   baseline: { type: "text", hint: "FILE", help: "compare with what this file holds instead of a reference model" },
   saveBaseline: { type: "text", hint: "FILE", help: "keep what was measured of the only model given" },
+  attack: {
+    type: "choice",
+    of: ATTACKS,
+    help: "also compare on samples changed to mislead the reference (which must be float): one gradient step, or several projected ones",
+  },
+  epsilon: {
+    type: "number",
+    hint: "E",
+    min: 0,
+    max: 1,
+    default: 0.03,
+    help: "largest change of an input element by --attack, as a share of the input's range",
+  },
+  steps: { type: "number", hint: "N", integer: true, min: 1, max: 1000, default: 10, help: "gradient steps of --attack pgd" },
+  range: {
+    type: "text",
+    hint: "LOW,HIGH",
+    help: "the range of the inputs that --attack keeps to (default: smallest and largest element of the samples)",
+  },
   junit: { type: "text", hint: "FILE", help: "write JUnit XML" },
   markdown: { type: "text", hint: "FILE", help: "write a summary for a pull request" },
   github: { type: "flag", help: "print annotations for GitHub Actions" },

@@ -124,6 +124,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
       "qc check model.onnx model.int8.onnx --data set.yaml --gate gate.yaml",
       "qc check model.onnx --data set.yaml --save-baseline baseline.json",
       "qc check model.int8.onnx --data set.yaml --baseline baseline.json --junit check.xml",
+      "qc check model.onnx model.int8.onnx -d set.yaml --attack pgd --epsilon 0.03",
     ],
     load: () => import("./commands/check.ts"),
   }),

@@ -8,6 +8,11 @@ export const GATE = {
     ),
   "gate/failed": (f: { readonly check: string; readonly severity: string; readonly note: string }) =>
     error(`${f.check} fails the gate (${f.severity}): ${f.note}`, "Look at the table; widen the limit in gate.yaml only for a reason."),
+  "gate/no-attack": (f: { readonly why: string }) =>
+    error(
+      `This model cannot be attacked through its gradients: ${f.why}`,
+      "Leave --attack out; it needs a float model with a float32 input, and the reference itself, not a baseline.",
+    ),
   "gate/other-machine": (f: { readonly file: string; readonly theirs: string; readonly ours: string }) =>
     error(
       `"${f.file}" was measured on another machine (${f.theirs}; this is ${f.ours})`,

@@ -34,6 +34,8 @@ export interface Gate {
   readonly latency: Rule | undefined;
   readonly throughput: Rule | undefined;
   readonly memory: Rule | undefined;
+  /** Under `--attack`. */
+  readonly attack: Rule | undefined;
   readonly utilization: { readonly most: number; readonly severity: Severity } | undefined;
   readonly agreement: FloorRule | undefined;
   readonly sqnr: FloorRule | undefined;
@@ -99,6 +101,7 @@ export const GATE_SCHEMA = {
     latency: rule("growth of the time of one run (5 %, P1)"),
     throughput: rule("loss of runs a second with every core busy (20 %, P0)"),
     memory: rule("growth of the peak memory of a process that loads and runs the model (no limit)"),
+    attack: rule("loss of the metric under --attack, against the reference's on the same changed samples (5pt, P2)"),
     utilization: rule("share of the device that was busy while latency was taken (95 %, P2)"),
     agreement: floor("rows whose largest score is at the same place (no limit)"),
     sqnr: floor("signal to noise of the worst output, in dB (no limit)"),
@@ -114,6 +117,7 @@ const DEFAULTS: RawGate = {
   size: { most: "10%", severity: "P1" },
   latency: { most: "5%", severity: "P1" },
   throughput: { most: "20%", severity: "P0" },
+  attack: { most: "5pt", severity: "P2" },
   utilization: { most: "95%", severity: "P2" },
   classes: { most: "15%", severity: "P1", least: 20 },
   groups: { most: "15%", severity: "P1", least: 20 },
@@ -222,6 +226,7 @@ function settleGate(raw: RawGate, file: string): Gate {
     latency: ruleOf("latency", merged("latency")),
     throughput: ruleOf("throughput", merged("throughput")),
     memory: ruleOf("memory", merged("memory")),
+    attack: ruleOf("attack", merged("attack")),
     utilization: use && { most: amount("utilization", use.most!).value, severity: use.severity! },
     agreement: floorOf("agreement"),
     sqnr: floorOf("sqnr"),

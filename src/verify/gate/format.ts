@@ -24,6 +24,9 @@ export function rowOf(f: Finding): readonly string[] {
 }
 export const HEADINGS = ["verdict", "", "check", "reference", "candidate", "worse by", "limit", ""] as const;
 
+const figuresOf = (f: Finding) =>
+  f.reference === undefined || f.candidate === undefined ? "" : `${number(f.reference, f.unit)} → ${number(f.candidate, f.unit)}; `;
+
 const xml = (s: string) => s.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`).replace(/[^\t\n\r -\uFFFD]/g, " ");
 
 /** JUnit XML: one test case a check. */
@@ -36,9 +39,9 @@ export function formatJunit(name: string, j: Judged): string {
         ? `<failure type="${f.severity}" message="${xml(f.note)}"/>`
         : f.outcome === "skipped"
           ? `<skipped message="${xml(f.note)}"/>`
-          : f.outcome === "pass"
+          : f.outcome === "pass" && f.note === ""
             ? ""
-            : `<system-out>${xml(`${f.outcome} (${f.severity}): ${f.note}`)}</system-out>`;
+            : `<system-out>${xml(`${f.outcome} (${f.severity}): ${figuresOf(f)}${f.note}`)}</system-out>`;
       return `    <testcase classname="${xml(name)}" name="${xml(f.check)}">${inner}</testcase>`;
     });
   const skipped = j.findings.filter((f) => f.outcome === "skipped").length;

@@ -1,9 +1,11 @@
 import { compareRuns, type MetricRun } from "../statistics.ts";
 import type { MetricComparison, OutputError } from "../types.ts";
+import type { Attacked } from "./attack.ts";
 import type { Gate, Rule, Severity, SliceRule } from "./config.ts";
 import { type Decided, decide, type Limits, metricChange, pairedRatio, type Ratio, unpairedRatio } from "./decide.ts";
 import type { ScoreRecord } from "./record.ts";
 
+export { type Attacked, attackModels } from "./attack.ts";
 export { DEFAULT_GATE, GATE_SCHEMA, type Gate, parseGate, type Severity } from "./config.ts";
 export { formatGithub, formatJunit, formatMarkdown } from "./format.ts";
 export { type Scored, type ScoreRecord, scoreModels } from "./record.ts";
@@ -30,6 +32,7 @@ export interface GateInput {
   /** Why times are not compared, when they are not. */
   readonly noTimes?: string;
   readonly utilization?: number;
+  readonly attack?: Attacked;
 }
 
 export interface Finding {
@@ -63,6 +66,7 @@ export function judgeGate(o: GateInput): Judged {
   const metric = accuracy(o, findings);
   slices(o, findings);
   agreement(o, findings);
+  attack(o, findings);
   size(o, findings);
   times(o, findings);
   memory(o, findings);
@@ -174,6 +178,15 @@ function agreement(o: GateInput, out: Finding[]): void {
   const worst = o.outputs.length === 0 ? undefined : o.outputs.reduce((x, y) => (y.sqnrDb < x.sqnrDb ? y : x));
   if (worst !== undefined)
     out.push(floor("sqnr", worst.sqnrDb, `output "${worst.name}"`, worst.n, o.gate.sqnr, (x) => `${x.toFixed(1)} dB`));
+}
+
+/** The same changed samples for both; what the change did is said beside it. */
+function attack({ attack: a, gate }: GateInput, out: Finding[]): void {
+  if (a === undefined) return;
+  const f = metricFinding(`attack ${a.kind} (${a.attacked.name})`, a.attacked, gate.attack, gate.alpha);
+  const unit = a.clean.unit === "" ? "" : ` ${a.clean.unit}`;
+  const clean = `epsilon ${a.epsilon} of the range; without the attack ${a.clean.float.value.toFixed(2)} and ${a.clean.quantized.value.toFixed(2)}${unit}`;
+  out.push({ ...f, note: [f.note, clean].filter((x) => x !== "").join("; ") });
 }
 
 function floor(
