@@ -1,4 +1,4 @@
-import type { Consumers, Plan, PlanBundle, Scheme, Site, StepRecord } from "./plan/types.ts";
+import type { Consumers, Plan, PlanBundle, Revert, Scheme, Site, StepGain, StepRecord } from "./plan/types.ts";
 import { SKIP_CODES } from "./plan/types.ts";
 
 /** Everything a plan says about one node or value, in words that a person can check. */
@@ -13,6 +13,10 @@ export interface Explanation {
   }[];
   readonly replacements: readonly { readonly value: string; readonly because: string }[];
   readonly steps: readonly StepRecord[];
+  /** What each kept step did for the layers and values in question. */
+  readonly gains: readonly (StepGain & { readonly step: string })[];
+  /** What a layer would gain from more bits: all of those in question, best gain per byte first. */
+  readonly reverts: readonly Revert[];
 }
 export interface SiteExplanation {
   readonly value: string;
@@ -30,11 +34,16 @@ export function explain(bundle: PlanBundle, pattern?: string): Explanation {
   const { plan } = bundle;
   const hit = pattern === undefined ? () => true : matcher(pattern);
   const consumers = (c: Consumers) => (c === "all" ? [] : c.map((u) => u.node));
+  const sites = plan.sites.filter((s) => hit(s.value) || consumers(s.consumers).some(hit));
+  // A node's gains are also those of the values that it reads as codes.
+  const near = new Set(sites.map((s) => s.value));
   return {
-    sites: plan.sites.filter((s) => hit(s.value) || consumers(s.consumers).some(hit)).map((s) => siteOf(bundle, s)),
+    sites: sites.map((s) => siteOf(bundle, s)),
     skips: plan.skips.filter((s) => hit(s.node) || hit(`op:${s.op}`)).map((s) => ({ ...s, reason: SKIP_CODES[s.code] })),
     replacements: plan.replacements.filter((r) => hit(r.value)).map(({ value, because }) => ({ value, because })),
     steps: pattern === undefined ? plan.steps : [],
+    gains: plan.steps.flatMap(({ step, gains }) => (gains ?? []).filter((g) => hit(g.at) || near.has(g.at)).map((g) => ({ step, ...g }))),
+    reverts: plan.reverts.filter((r) => hit(r.node)),
   };
 }
 

@@ -24,7 +24,7 @@ export function withSolved(bundle: PlanBundle, solved: readonly Solved[], becaus
       scale: numbers(tensors, `${stem}.scale`, scales),
       zeroPoint: zeroNumbers(tensors, `${stem}.zero_point`, zeros),
       codes: { tensor: codes },
-      because: `${site.because}; ${because}`,
+      because: site.because.includes(because) ? site.because : `${site.because}; ${because}`,
     };
   });
   const replacements: Replacement[] = [...bundle.plan.replacements];
@@ -57,6 +57,7 @@ function swept(plan: Plan, tensors: ReadonlyMap<string, TensorData>): PlanBundle
   }
   for (const r of plan.replacements) named.add(r.tensor.tensor);
   for (const i of plan.insertions) named.add(i.by.tensor);
+  for (const c of plan.pruned?.constants ?? []) named.add(c.tensor.tensor);
   return { plan, tensors: new Map([...tensors].filter(([name]) => named.has(name))) };
 }
 

@@ -5,7 +5,7 @@ import type { Model, Node, Value } from "../graph/ir.ts";
 import { writeModel } from "../graph/onnx/index.ts";
 import { tensorType, type ValueType } from "../graph/types.ts";
 import { pathOfNode } from "../graph/walk.ts";
-import type { PlanBundle, Site } from "../plan/types.ts";
+import type { PlanBundle, Site, StepGain } from "../plan/types.ts";
 import { requireOpset } from "../prepare/opset/index.ts";
 import { ROUND_MAGIC } from "../quant/affine.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
@@ -32,6 +32,8 @@ export interface Refined {
   /** Noise ÷ signal at the outputs from activations, to first order and as if all sites were independent: before and after. */
   readonly before: number;
   readonly after: number;
+  /** The same noise of each value that got another range, before ÷ after. */
+  readonly gains: readonly StepGain[];
 }
 
 /** Ranges tried, as multiples of the calibrator's: steps of 2^(1/8). The zero point stays. */
@@ -69,7 +71,7 @@ interface Group {
  * Left alone: graph outputs, values inside subgraphs, sites with several scales, and what no gradient reaches.
  */
 export async function refineRanges(o: RefineOptions): Promise<Refined> {
-  const unchanged: Refined = { bundle: o.bundle, changed: 0, before: 0, after: 0 };
+  const unchanged: Refined = { bundle: o.bundle, changed: 0, before: 0, after: 0, gains: [] };
   const copy = cloneModel(o.model);
   const refused = (e: unknown): Refined => {
     if (!(e instanceof QcError)) throw e;
@@ -119,20 +121,22 @@ export async function refineRanges(o: RefineOptions): Promise<Refined> {
     await session.release();
   }
   const factors = new Map<Static, number>();
+  const gains: StepGain[] = [];
   let changed = 0;
   let before = 0;
   let after = 0;
   for (const { group } of reached) {
     const f = chooseFactor(group.cost);
-    for (const c of group.cost) {
-      before += c[KEEP]!;
-      after += c[f]!;
-    }
+    const sum = (at: number) => group.cost.reduce((all, c) => all + c[at]!, 0);
+    const [kept, chosen] = [sum(KEEP), sum(f)];
+    before += kept;
+    after += chosen;
     if (f === KEEP) continue;
     changed++;
+    for (const s of group.sites) gains.push({ at: s.value, gainDb: 10 * Math.log10(kept / Math.max(chosen, Number.MIN_VALUE)) });
     for (const s of group.sites) factors.set(s, FACTORS[f]!);
   }
-  return { bundle: changed > 0 ? scaled(o.bundle, factors) : o.bundle, changed, before, after };
+  return { bundle: changed > 0 ? scaled(o.bundle, factors) : o.bundle, changed, before, after, gains };
 }
 
 /** Static sites by their common parameters, each with an Identity in the copy in front of its consumers. */

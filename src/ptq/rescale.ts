@@ -1,3 +1,4 @@
+import { intAttr } from "../graph/attr.ts";
 import { cloneModel } from "../graph/clone.ts";
 import type { Graph, Model, Node, Value } from "../graph/ir.ts";
 import { asFloat32, floats } from "../graph/tensor.ts";
@@ -97,14 +98,14 @@ function makerRanges(l: Layer, weight: Float32Array): Float64Array {
   return out;
 }
 
-/** Calls with the input channel and the position in the operand of each weight. */
-function eachInput(l: Layer, visit: (channel: number, at: number) => void): void {
+/** Calls with the input channel, the position in the operand and the row of each weight. */
+function eachInput(l: Layer, visit: (channel: number, at: number, row: number) => void): void {
   const per = l.window ? l.k / l.window.channels : 1;
   for (let g = 0; g < l.groups; g++)
     for (let m = 0; m < l.rows; m++)
       for (let i = 0; i < l.k; i++) {
         const channel = l.window ? g * l.window.channels + Math.floor(i / per) : i;
-        visit(channel, (g * l.rows + m) * l.rowStride + i * l.kStride);
+        visit(channel, (g * l.rows + m) * l.rowStride + i * l.kStride, g * l.rows + m);
       }
 }
 
@@ -124,6 +125,12 @@ export class Rescaling {
       this.#data.set(v, x);
     }
     return x;
+  }
+  /** Another one that starts from here. */
+  fork(): Rescaling {
+    const out = new Rescaling(this.#model);
+    for (const [v, x] of this.#data) out.#data.set(v, Float32Array.from(x));
+    return out;
   }
   readonly weightOf = (l: Layer): Float32Array => this.of(l.weight.value);
 
@@ -195,6 +202,62 @@ export function smooth(model: Model, places: readonly Rescale[], ranges: Readonl
     if (r.from.kind === "factors" && x) out.apply(r, factors(x, readerRanges(r, out.weightOf), alpha));
   }
   return out;
+}
+
+/**
+ * Places whose function also keeps a shift, f(a − c) = f(a) − c for a ≥ c ≥ 0, all the way from the layer to its readers: both have a bias
+ * of their own, and no zero of a padding is read among the values (a shifted border would have to be padded with −c).
+ */
+export function findShifts(places: readonly Rescale[]): Rescale[] {
+  return places.filter((r) => r.from.kind === "layer" && r.from.layer.bias && r.to.every((l) => l.bias && unpadded(l)) && keepsShift(r));
+}
+
+const unpadded = (l: Layer): boolean =>
+  !l.window || ((l.window.autoPad === "NOTSET" || l.window.autoPad === "VALID") && l.window.pads.every((p) => p === 0));
+
+function keepsShift(r: Rescale): boolean {
+  for (
+    let v: Value | undefined = r.value;
+    r.from.kind === "layer" && v?.producer && v.producer !== r.from.layer.node;
+    v = v.producer.inputs[0]
+  )
+    if (v.producer.op === "AveragePool" && intAttr(v.producer, "count_include_pad", 0) !== 0) return false;
+  return true;
+}
+
+/**
+ * Absorbs high biases (Nagel et al. 2019, §4.1.3): channels that stay above c > 0 in front of the activation f are shifted down, and the
+ * readers' biases take the rest,
+ *
+ *   y = W₂ f(W₁ x + b₁) + b₂ = W₂ f(W₁ x + b₁ − c) + (b₂ + W₂ c)        where W₁ x + b₁ ≥ c ≥ 0
+ *
+ * so that the value's range is that of what varies. `shifts`: c [channels] of each place. Changes the rescaling, and tells how many
+ * channels moved.
+ */
+export function absorb(out: Rescaling, places: readonly Rescale[], shifts: ReadonlyMap<Rescale, Float64Array>): number {
+  let moved = 0;
+  for (const r of places) {
+    const c = shifts.get(r);
+    if (!c?.some((x) => x > 0) || r.from.kind !== "layer" || !r.from.layer.bias) continue;
+    const b1 = out.of(r.from.layer.bias.value);
+    c.forEach((x, m) => {
+      if (!(x > 0)) return;
+      b1[m]! -= x;
+      moved++;
+    });
+    for (const l of r.to) {
+      const w = out.weightOf(l);
+      const sums = new Float64Array(l.groups * l.rows);
+      eachInput(l, (channel, at, row) => {
+        sums[row]! += w[at]! * c[channel]!;
+      });
+      const b2 = out.of(l.bias!.value);
+      sums.forEach((x, m) => {
+        b2[m]! += x;
+      });
+    }
+  }
+  return moved;
 }
 
 /** a^α / b^(1 − α), 1 for dead channels, around 1 on average (units in common cancel), and not beyond 1e±3. */

@@ -1,11 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { lower } from "../../src/export/lower/index.ts";
 import type { Model, Value } from "../../src/graph/ir.ts";
 import { recipeOf } from "../../src/plan/recipes/index.ts";
 import { targetOf } from "../../src/plan/targets/index.ts";
 import { improvePlan } from "../../src/ptq/improve.ts";
 import { layersOf } from "../../src/ptq/layers.ts";
-import { equalize, findRescales, smooth } from "../../src/ptq/rescale.ts";
+import { absorb, equalize, findRescales, findShifts, Rescaling, smooth } from "../../src/ptq/rescale.ts";
 import { rankReverts } from "../../src/ptq/reverts.ts";
+import { sqnrDb } from "../../src/quant/sqnr.ts";
 import { createRuntime, type NodeRuntime } from "../../src/runtime/index.ts";
 import { planned, residualNet } from "../plan/nets.ts";
 import { Builder, feedsOf, runModel } from "../prepare/build.ts";
@@ -107,6 +109,70 @@ describe("equalization", () => {
     expect(step.step).toBe("equalize");
     expect(step.kept).toBe(true);
     expect(step.after).toBeGreaterThan(step.before + 3);
+  });
+});
+
+/** A Conv whose channels 0 to 3 stay high above 0, a ReLU, and readers: without padding, or with. */
+function highNet(pads: number): Model {
+  const b = new Builder(17);
+  const x = b.input("x", [1, 4, 8, 8]);
+  const bias = b.floats(
+    "a.b",
+    Array.from({ length: 8 }, (_, i) => (i < 4 ? 30 + i : 0)),
+  );
+  const a = b.node("Relu", [b.node("Conv", [x, b.weight("a.w", [8, 4, 1, 1]), bias], {}, "a")], {}, "ra");
+  const p = b.node("AveragePool", [a], { kernel_shape: [2, 2], strides: [2, 2] }, "p");
+  const reader = { group: 2, pads: [pads, pads, pads, pads] };
+  return b.output(b.node("Conv", [p, b.weight("e.w", [6, 4, 3, 3]), b.weight("e.b", [6])], reader, "e"));
+}
+
+describe("absorbing high biases", () => {
+  test("keeps the function where channels stay above the shift, and only there", async () => {
+    const { model, bundle } = await planned(runtime, highNet(0), "portable");
+    const places = findShifts(findRescales(model, layersOf(model, bundle)));
+    expect(places.map((r) => r.value.name)).toEqual(["p"]);
+    const shifted = (c: readonly number[]) => {
+      const out = new Rescaling(model);
+      return { channels: absorb(out, places, new Map([[places[0]!, Float64Array.from(c)]])), model: out.finish().model };
+    };
+    const out = shifted([20, 21, 22, 23, 0, 0, 0, 0]);
+    expect(out.channels).toBe(4);
+    await same(model, out.model, "e");
+    const bias = new Float32Array(out.model.graph.values.get("a.b")!.data!.bytes().slice().buffer);
+    expect([...bias]).toEqual([10, 10, 10, 10, 0, 0, 0, 0]);
+    // Channel 4 is around 0: a shift is cut off by the ReLU, and the function is another.
+    await expect(same(model, shifted([0, 0, 0, 0, 20, 0, 0, 0]).model, "e")).rejects.toThrow();
+  });
+
+  test("a reader that pads its input, or has no bias, is left alone", async () => {
+    const { model, bundle } = await planned(runtime, highNet(1), "portable");
+    const pairs = findRescales(model, layersOf(model, bundle));
+    expect(pairs.length).toBe(1);
+    expect(findShifts(pairs)).toEqual([]);
+  });
+
+  test("helps where one scale a tensor must reach over the offset, and the plan says so", async () => {
+    const base = recipeOf("int8");
+    const recipe = { ...base, weight: { ...base.weight!, per: "tensor" as const } };
+    const { model, bundle, stats } = await planned(runtime, highNet(0), "portable", "int8", { recipe });
+    const out = await improvePlan({
+      model,
+      bundle,
+      data: seededSet(model, 32),
+      runtime,
+      target: targetOf("portable"),
+      effort: "best",
+      steps: ["equalize"],
+      ...(stats && { stats }),
+    });
+    const step = out.plan.steps.find((x) => x.step === "absorb")!;
+    expect(step).toMatchObject({ kept: true, detail: "1 pairs equalized, 4 channels shifted" });
+    expect(step.after).toBeGreaterThan(step.before + 3);
+    // What was measured is what is shipped.
+    const feeds = feedsOf(model, 3);
+    const y = (await runModel(runtime, model, feeds))["e"]!.data as Float32Array;
+    const z = (await runModel(runtime, lower(model, out, targetOf("portable")), feeds))["e"]!.data as Float32Array;
+    expect(sqnrDb(y, z)).toBeGreaterThan(step.before + 3);
   });
 });
 

@@ -6,6 +6,7 @@ import { stemOf } from "../../outputs.ts";
 import { readPlan } from "../../plan/io.ts";
 import type { Context, ExitCode } from "../command.ts";
 import { table } from "../print.ts";
+import { signed } from "../summary.ts";
 
 export async function run(c: Context<Record<never, never>>): Promise<ExitCode> {
   const [path, pattern] = c.args;
@@ -47,7 +48,30 @@ export async function run(c: Context<Record<never, never>>): Promise<ExitCode> {
     c.print.out(
       `\n${c.print.color.bold("steps")}\n${indent(table(e.steps.map((s) => [s.step, `${s.before.toFixed(2)} → ${s.after.toFixed(2)} ${s.unit}`, s.kept ? "kept" : "rolled back", s.detail ?? ""])))}`,
     );
+  if (e.gains.length > 0) {
+    const sorted = [...e.gains].sort((a, b) => b.gainDb - a.gainDb);
+    const rows = sorted.slice(0, pattern === undefined ? MOST_ROWS : sorted.length);
+    c.print.out(
+      `\n${c.print.color.bold("noise of each layer taken away")}\n${indent(table(rows.map((g) => [g.at, g.step, `${signed(g.gainDb)} dB`])))}`,
+    );
+    more(c, sorted.length - rows.length);
+  }
+  if (e.reverts.length > 0) {
+    const rows = e.reverts.slice(0, pattern === undefined ? MOST_ROWS : e.reverts.length);
+    c.print.out(
+      `\n${c.print.color.bold("would gain")}\n${indent(table(rows.map((r) => [r.node, WITH[r.to], `${signed(r.gainDb, 2)} dB`, `${r.costBytes} bytes`])))}`,
+    );
+    more(c, e.reverts.length - rows.length);
+  }
   return 0;
+}
+
+/** Rows of a ranking when no node was asked for. */
+const MOST_ROWS = 12;
+const WITH = { a16: "a 16-bit input", w8: "8-bit weights", float: "float" } as const;
+
+function more(c: Context<Record<never, never>>, n: number): void {
+  if (n > 0) c.print.out(`  … and ${n} more: qc explain PLAN NODE`);
 }
 
 const indent = (text: string) => text.replace(/^/gm, "  ");
