@@ -1,6 +1,7 @@
 import { CALIBRATE } from "./diagnostics/calibrate.ts";
 import { CHECK } from "./diagnostics/check.ts";
 import { CLI } from "./diagnostics/cli.ts";
+import { COSTS } from "./diagnostics/costs.ts";
 import { DATA } from "./diagnostics/data.ts";
 import { EXPORT } from "./diagnostics/export.ts";
 import { GATE } from "./diagnostics/gate.ts";
@@ -25,6 +26,7 @@ const TABLE = {
   ...GRAD,
   ...CALIBRATE,
   ...PLAN,
+  ...COSTS,
   ...EXPORT,
   ...QAT,
   ...CHECK,

@@ -53,9 +53,10 @@ export class Builder {
 
   constructor(input: BuilderInput) {
     this.input = input;
-    this.#floats = new Map(
-      input.bundle.plan.skips.flatMap((s) => (KEPT.has(s.code) ? [[s.node, { code: s.code, detail: s.detail }] as const] : [])),
-    );
+    this.#floats = new Map([
+      ...(input.proposal.input.floats ?? []),
+      ...input.bundle.plan.skips.flatMap((s) => (KEPT.has(s.code) ? [[s.node, { code: s.code, detail: s.detail }] as const] : [])),
+    ]);
     this.units = this.#findUnits();
   }
 

@@ -19,6 +19,10 @@ export interface ProposeInput {
   readonly floats?: ReadonlyMap<string, Pick<Skip, "code" | "detail">>;
   /** Nodes (by path) with a scheme of their own. */
   readonly schemes?: ReadonlyMap<string, LayerScheme>;
+  /** The same as they were asked for, by pattern; written into the plan. */
+  readonly pins?: Readonly<Record<string, string>>;
+  /** A cost table says what is slow: the target's rules of thumb about slow forms do not apply. */
+  readonly measured?: boolean;
   /** 7-bit weights, for CPUs whose int8 products saturate 16-bit sums. */
   readonly reduceRange?: boolean;
   /** Hashes of the source model and the version of the prepare rules, written into the plan. */

@@ -83,7 +83,7 @@ export function proposeSites(input: ProposeInput): Proposal {
         ctx.skip(node, "shape", wrong);
         continue;
       }
-      const slow = both && activations === "static" ? slowForm(ctx, node, weight, compute) : undefined;
+      const slow = both && activations === "static" && !input.measured ? slowForm(ctx, node, weight, compute) : undefined;
       if (slow) {
         ctx.skip(node, "target-slow", slow);
         continue;

@@ -190,6 +190,10 @@ class WorkerSession implements Session {
     }
   }
 
+  async optimized(): Promise<Uint8Array> {
+    return (await this.#link.send({ op: "optimized", session: this.#id })) as Uint8Array;
+  }
+
   async profile(): Promise<readonly NodeTime[]> {
     return (await this.#link.send({ op: "profile", session: this.#id })) as readonly NodeTime[];
   }

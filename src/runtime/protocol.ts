@@ -23,6 +23,7 @@ export type Request =
   | { readonly id: number; readonly op: "fold-finish"; readonly fold: number }
   | { readonly id: number; readonly op: "fold-drop"; readonly fold: number }
   | { readonly id: number; readonly op: "profile"; readonly session: number }
+  | { readonly id: number; readonly op: "optimized"; readonly session: number }
   | { readonly id: number; readonly op: "release"; readonly session: number }
   | { readonly id: number; readonly op: "versions" };
 

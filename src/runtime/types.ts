@@ -25,6 +25,8 @@ export interface SessionOptions {
   readonly optimizedPath?: string;
   /** Record per-node times; `Session.profile()` returns them. */
   readonly profile?: boolean;
+  /** Keep the optimized graph of a session with `profile`; `Session.optimized()` returns it. */
+  readonly keepGraph?: boolean;
   /**
    * Input → output that is fed back: an input left out of the feeds takes the value that this output had in the session's run before.
    * The first sample of a sequence gives the input itself.
@@ -58,6 +60,8 @@ export interface Session {
    * Resolves to `finish(state)`. See `Fold`.
    */
   fold(feeds: AsyncIterable<Feeds> | Iterable<Feeds>, spec: FoldSpec): Promise<unknown>;
+  /** The graph that really runs, fused and in the engine's layouts, as an ONNX file. Before `profile()`. */
+  optimized(): Promise<Uint8Array>;
   profile(): Promise<readonly NodeTime[]>;
   release(): Promise<void>;
 }

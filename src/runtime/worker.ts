@@ -51,6 +51,7 @@ async function create(model: string | Uint8Array, o: SessionOptions, profileFold
     logSeverityLevel: 4,
     extra,
     ...(o.optimizedPath === undefined ? {} : { optimizedModelFilePath: o.optimizedPath }),
+    ...(profileFolder !== undefined && o.keepGraph ? { optimizedModelFilePath: join(profileFolder, GRAPH) } : {}),
     ...(profileFolder === undefined ? {} : { enableProfiling: true, profileFilePrefix: join(profileFolder, "p") }),
   };
   let session: ort.InferenceSession;
@@ -188,12 +189,21 @@ async function release(o: Open): Promise<void> {
   if (o.profileFolder !== undefined) rmSync(o.profileFolder, { recursive: true, force: true });
 }
 
+const GRAPH = "graph.onnx";
+
+function optimized(o: Open): Uint8Array {
+  if (o.profileFolder === undefined) throw new Error("internal: the session was opened without `profile`");
+  return new Uint8Array(readFileSync(join(o.profileFolder, GRAPH)));
+}
+
 function profile(o: Open): ReturnType<typeof parseProfile> {
   if (o.profileFolder === undefined) throw new Error("internal: the session was opened without `profile`");
   o.session.endProfiling();
   const folder = o.profileFolder;
   o.profileFolder = undefined;
-  const texts = readdirSync(folder).map((f) => readFileSync(join(folder, f), "utf8"));
+  const texts = readdirSync(folder)
+    .filter((f) => f !== GRAPH)
+    .map((f) => readFileSync(join(folder, f), "utf8"));
   rmSync(folder, { recursive: true, force: true });
   return texts.flatMap(parseProfile);
 }
@@ -245,6 +255,8 @@ async function handle(r: Request): Promise<unknown> {
       return undefined;
     case "profile":
       return profile(sessionOf(r.session));
+    case "optimized":
+      return optimized(sessionOf(r.session));
     case "release": {
       const o = sessionOf(r.session);
       sessions.delete(r.session);

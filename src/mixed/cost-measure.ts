@@ -1,0 +1,154 @@
+import { lower } from "../export/lower/index.ts";
+import { shapesFrom } from "../graph/cost.ts";
+import type { Model } from "../graph/ir.ts";
+import { readModel, writeModel } from "../graph/onnx/index.ts";
+import type { ValueType } from "../graph/types.ts";
+import { nodesByPath } from "../graph/walk.ts";
+import type { LayerScheme } from "../plan/schemes.ts";
+import type { Target } from "../plan/target.ts";
+import { uniformAt } from "../ptq/random.ts";
+import { elementCount } from "../quant/dtype.ts";
+import type { Feeds, OptLevel, Runtime, Session } from "../runtime/types.ts";
+import type { Builder, Choice } from "./build.ts";
+import { type Fitted, fitCosts, type Observed, readersOfCodes } from "./cost-fit.ts";
+import { attribute, middleMean } from "./cost-kernels.ts";
+import { bestQuantized } from "./lab.ts";
+
+export interface MeasureOptions {
+  readonly model: Model;
+  readonly types: ReadonlyMap<string, ValueType>;
+  readonly builder: Builder;
+  readonly target: Target;
+  /** The float model as it was given. */
+  readonly source: string | Uint8Array;
+  /** With one worker: all sessions share a thread, so that what disturbs one disturbs all. */
+  readonly runtime: Runtime;
+  readonly feeds: readonly Feeds[];
+  readonly level: OptLevel;
+  readonly threads: number;
+  /** Runs of every graph that count. */
+  readonly runs: number;
+  readonly seed: number;
+  readonly progress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Runs before the first that counts: memory planning and caches. */
+const WARM_UP = 3;
+/** Runs of one graph before the next has its turn. */
+const TURN = 4;
+/** Graphs of which some layers are codes and some float: what conversions between them take. Every edge should be met both ways. */
+const MIXTURES = 12;
+
+interface Case {
+  readonly graph: string;
+  /** undefined: the prepared float graph. */
+  readonly choice: Choice | undefined;
+}
+
+/** Every node in every scheme, measured in whole graphs: float, one for each scheme, and mixtures; all in turn, each with and without recording. */
+export async function measureCosts(o: MeasureOptions): Promise<Fitted & { readonly floatUs: number }> {
+  const cases = casesOf(o);
+  const opened: {
+    readonly c: Case;
+    readonly lowered: Model;
+    readonly plain: Session;
+    readonly recorded: Session;
+    readonly us: number[];
+  }[] = [];
+  const options = { level: o.level, threads: o.threads };
+  const source = await o.runtime.open(o.source, { ...options, label: "float model" });
+  const sourceUs: number[] = [];
+  try {
+    for (const c of cases) {
+      o.signal?.throwIfAborted();
+      const lowered = c.choice ? lower(o.model, o.builder.plan(c.choice), o.target) : o.model;
+      const bytes = writeModel(lowered);
+      opened.push({
+        c,
+        lowered,
+        plain: await o.runtime.open(bytes, { ...options, label: c.graph }),
+        recorded: await o.runtime.open(bytes, { ...options, profile: true, keepGraph: true, label: c.graph }),
+        us: [],
+      });
+    }
+    const first = o.feeds[0]!;
+    for (const s of [source, ...opened.flatMap((x) => [x.plain, x.recorded])]) await s.time(first, WARM_UP);
+    const turns = Math.ceil(o.runs / TURN);
+    for (let t = 0; t < turns; t++) {
+      o.signal?.throwIfAborted();
+      const feeds = o.feeds[t % o.feeds.length]!;
+      sourceUs.push(...(await source.time(feeds, TURN)).map((ms) => 1000 * ms));
+      for (let k = 0; k < opened.length; k++) {
+        // Who goes first moves on: the others find warmer or fuller caches.
+        const x = opened[(k + t) % opened.length]!;
+        x.us.push(...(await x.plain.time(feeds, TURN)).map((ms) => 1000 * ms));
+        await x.recorded.time(feeds, TURN);
+      }
+      o.progress?.(t + 1, turns);
+    }
+    const observed: Observed[] = [];
+    for (const x of opened) {
+      const optimized = readModel(await x.recorded.optimized(), { label: x.c.graph });
+      const times = await x.recorded.profile();
+      observed.push({
+        graph: x.c.graph,
+        codes: x.c.choice ? readersOfCodes(o.model, o.builder.plan(x.c.choice)) : new Set(),
+        schemes: schemesOf(o.builder, x.c.choice),
+        kernels: attribute({ prepared: o.model, lowered: x.lowered, optimized, times, skip: WARM_UP }),
+        wallUs: middleMean(x.us),
+      });
+    }
+    const fitted = fitCosts(o.model, observed, sizesOf(o.model, o.types));
+    return { ...fitted, floatUs: Math.round(middleMean(sourceUs) * 1e3) / 1e3 };
+  } finally {
+    await Promise.allSettled([source, ...opened.flatMap((x) => [x.plain, x.recorded])].map((s) => s.release()));
+  }
+}
+
+function casesOf(o: MeasureOptions): Case[] {
+  const { builder } = o;
+  const { units } = builder;
+  const names = [...new Set(units.flatMap((u) => u.options.filter((x) => x.scheme.weight).map((x) => x.scheme.name)))];
+  const cases: Case[] = [{ graph: "float", choice: undefined }];
+  for (const name of names)
+    cases.push({ graph: name, choice: builder.choiceOf((u) => u.options.find((x) => x.scheme.name === name) ?? bestQuantized(u)) });
+  // Without activations as codes there are no conversions, and a layer costs what it costs alone.
+  const float = units.flatMap((u) => u.options.find((x) => !x.scheme.weight)?.scheme ?? [])[0];
+  const joins = units.some((u) => u.options.some((x) => isCodes(x.scheme)));
+  if (!float || !joins) return cases;
+  for (let m = 0; m < MIXTURES; m++) {
+    // Half of them by single layers, half by stretches of about five.
+    const flip = m % 2 === 0 ? 0.5 : 0.2;
+    let codes = uniformAt(o.seed, m, 0) < 0.5;
+    const choice = new Map<string, LayerScheme>();
+    units.forEach((u, i) => {
+      if (uniformAt(o.seed, m, i + 1) < flip) codes = !codes;
+      const best = bestQuantized(u).scheme;
+      const own = u.options.find((x) => !x.scheme.weight)?.scheme;
+      choice.set(u.key, codes ? best : (own ?? best));
+    });
+    cases.push({ graph: `mixture ${m + 1}`, choice });
+  }
+  return cases;
+}
+
+/** Whether a scheme's layer reads its data as codes with fixed parameters. */
+export function isCodes(s: LayerScheme): boolean {
+  return s.weight !== undefined && s.activations !== "none";
+}
+
+function schemesOf(builder: Builder, choice: Choice | undefined): ReadonlyMap<string, string> {
+  return new Map(builder.units.flatMap((u) => u.nodes.map((n) => [n, choice ? (choice.get(u.key)?.name ?? "float") : "float"] as const)));
+}
+
+/** Elements of what a maker writes. */
+export function sizesOf(model: Model, types: ReadonlyMap<string, ValueType>): (maker: string) => number | undefined {
+  const shapes = shapesFrom(types);
+  const nodes = nodesByPath(model);
+  return (maker) => {
+    const v = maker.startsWith("input ") ? model.graph.values.get(maker.slice(6)) : nodes.get(maker)?.outputs[0];
+    const shape = v && shapes.of(v)?.shape;
+    return shape && elementCount(shape);
+  };
+}
