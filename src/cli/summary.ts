@@ -89,7 +89,7 @@ export function reportLines(r: VerifyReport): string[] {
       row(
         "latency",
         `${l.float.medianMs.toFixed(2)} → ${l.quantized.medianMs.toFixed(2)} ms`,
-        `×${l.ratio.toFixed(2)} (onnxruntime level ${l.level}, ${l.threads} thread, ${l.rounds} interleaved rounds)`,
+        `×${l.ratio.toFixed(2)}${l.interval === undefined ? "" : `, 95 % CI ${l.interval[0].toFixed(2)}…${l.interval[1].toFixed(2)}`} (onnxruntime level ${l.level}, ${l.threads} thread, ${l.rounds} interleaved rounds)`,
       ),
     );
   }

@@ -35,7 +35,7 @@ export interface Compared {
   readonly levels: readonly LevelReport[];
   /** The last level on the samples that the levels before it ran: what may be held against theirs. */
   readonly common: LevelReport;
-  /** Still open: latency is measured on them. Release when done. */
+  /** Still open. Release when done. */
   readonly float: Session;
   readonly quantized: readonly Session[];
   readonly first: Sample | undefined;

@@ -60,19 +60,19 @@ export async function verify(o: VerifyOptions): Promise<Verified> {
   const compared = await compareModels({ ...o, levels });
   const released = [compared.float, ...compared.quantized];
   try {
+    // Sessions of the comparison first: timing opens its own, and both would not fit where one does.
+    await Promise.all(released.splice(0).map((s) => s.release()));
     const latency =
       o.latencyRounds > 0 && compared.first !== undefined && o.session?.state === undefined
         ? await measureLatency({
-            float: compared.float,
-            quantized: compared.quantized.at(-1)!,
-            feeds: compared.first.feeds,
+            float: o.float,
+            quantized: o.quantized,
+            feeds: [compared.first.feeds],
             rounds: o.latencyRounds,
-            level: o.deployed,
-            threads: o.session?.threads ?? 1,
+            session: { ...o.session, level: o.deployed },
             signal: o.signal,
           })
         : undefined;
-    await Promise.all(released.splice(0).map((s) => s.release()));
     const chosen = o.indices.slice(0, o.layerSamples);
     const layers =
       o.graphs === undefined

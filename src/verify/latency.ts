@@ -1,52 +1,37 @@
-import type { Feeds, OptLevel, Session } from "../runtime/types.ts";
+import type { Feeds, SessionOptions } from "../runtime/types.ts";
+import type { Runnable } from "./compare.ts";
+import { pairedRatio } from "./gate/decide.ts";
+import { timeModels } from "./gate/timing.ts";
 import { quantileOf } from "./statistics.ts";
 import type { Latency, Milliseconds } from "./types.ts";
 
-/** Runs before the first that counts: memory planning and caches. */
-const WARM_UP = 3;
-/** A round lasts at least this long on each side, so that timer noise is small against it. */
-const ROUND_MS = 2;
+/** Each bound of a two-sided 95 % interval. */
+const ALPHA = 0.025;
 
-/**
- * Both models in turn, one short round each, so that whatever else the machine does falls on both. The ratio is the median over rounds
- * of the ratio within a round.
- */
+/** Both models in turn in one thread, as the gate times them (`gate/timing.ts` says why), and the ratio as the gate estimates it. */
 export async function measureLatency(o: {
-  readonly float: Session;
-  readonly quantized: Session;
-  readonly feeds: Feeds;
+  readonly float: Runnable;
+  readonly quantized: Runnable;
+  readonly feeds: readonly Feeds[];
   readonly rounds: number;
-  readonly level: OptLevel;
-  readonly threads: number;
+  readonly session: SessionOptions;
   readonly signal?: AbortSignal | undefined;
 }): Promise<Latency> {
-  const warm = await Promise.all([o.float.time(o.feeds, WARM_UP), o.quantized.time(o.feeds, WARM_UP)]);
-  const slowest = Math.max(...warm.map((w) => w.at(-1)!));
-  const repeats = Math.max(1, Math.min(50, Math.ceil(ROUND_MS / slowest)));
-  const float: number[] = [];
-  const quantized: number[] = [];
-  for (let r = 0; r < o.rounds; r++) {
-    o.signal?.throwIfAborted();
-    // Who goes first alternates: the second finds warmer or fuller caches.
-    const sides = r % 2 === 0 ? ([float, quantized] as const) : ([quantized, float] as const);
-    for (const side of sides) {
-      const ms = await (side === float ? o.float : o.quantized).time(o.feeds, repeats);
-      side.push(
-        quantileOf(
-          [...ms].sort((a, b) => a - b),
-          0.5,
-        ),
-      );
-    }
-  }
-  const ratios = float.map((f, i) => quantized[i]! / f).sort((a, b) => a - b);
+  const models = [o.float, o.quantized].map((r) => ({
+    label: r.label,
+    model: r.model,
+    options: { ...o.session, label: r.label, ...(r.externalFolder === undefined ? {} : { externalFolder: r.externalFolder }) },
+  }));
+  const [float, quantized] = (await timeModels(models, o.feeds, o.rounds, o.signal)).map((t) => t.rounds) as [number[], number[]];
+  const { ratio, low, high } = pairedRatio(float, quantized, ALPHA);
   return {
-    level: o.level,
-    threads: o.threads,
+    level: o.session.level ?? "disabled",
+    threads: o.session.threads ?? 1,
     rounds: o.rounds,
     float: summary(float),
     quantized: summary(quantized),
-    ratio: quantileOf(ratios, 0.5),
+    ratio,
+    interval: [low, high],
   };
 }
 

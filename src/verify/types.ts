@@ -74,8 +74,10 @@ export interface Latency {
   readonly rounds: number;
   readonly float: Milliseconds;
   readonly quantized: Milliseconds;
-  /** Median of the rounds' ratios quantized ÷ float: below 1 is faster. */
+  /** Quantized ÷ float: below 1 is faster. Hodges and Lehmann's estimate over the rounds' ratios. */
   readonly ratio: number;
+  /** 95 %, from Wilcoxon's signed-rank test. */
+  readonly interval?: readonly [number, number];
 }
 export interface Milliseconds {
   readonly medianMs: number;

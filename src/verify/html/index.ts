@@ -125,7 +125,7 @@ ${
       },
     ],
     "latency of both models",
-  )}<p class="soft">Median of ${l.rounds} interleaved rounds, whiskers from the 10th to the 90th percentile; ratio ${fixed(l.ratio, 3)}; onnxruntime level ${l.level}, ${l.threads} thread, ${r.machine.cpu}.</p>`
+  )}<p class="soft">Median of ${l.rounds} interleaved rounds, whiskers from the 10th to the 90th percentile; ratio ${fixed(l.ratio, 3)}${l.interval && html` (95 % interval ${fixed(l.interval[0], 3)} to ${fixed(l.interval[1], 3)})`}; onnxruntime level ${l.level}, ${l.threads} thread, ${r.machine.cpu}.</p>`
 }`;
 }
 
