@@ -3,6 +3,7 @@ import { parse } from "yaml";
 import { nearest } from "./diagnostics/nearest.ts";
 import { type Diagnostic, QcError } from "./diagnostics.ts";
 import { QUANTIZE, schemaOf } from "./options.ts";
+import { schemeList } from "./recipe-file.ts";
 
 /** What is asked of the compiler for one artefact: options of `qc quantize`, data among them. */
 export interface ArtifactWish {
@@ -48,9 +49,29 @@ const matrix: Preset = (name, model, config) =>
     (model.recipes ?? config.recipes ?? ["auto"]).map((recipe) => ({
       name: `${name}.${target.replace(/[@:]/g, "-")}.${recipe}`,
       model: model.file,
-      options: { ...config.options, ...model.options, ...(model.data === undefined ? {} : { data: model.data }), target, recipe },
+      options: {
+        ...optionsOf(config),
+        ...optionsOf(model),
+        ...schemesOf(config, model),
+        ...(model.data === undefined ? {} : { data: model.data }),
+        target,
+        recipe,
+      },
     })),
   );
+const optionsOf = ({ options }: Pick<ModelConfig, "options">): Readonly<Record<string, unknown>> => {
+  const { schemes: _, ...rest } = options ?? {};
+  return rest;
+};
+/** `schemes:` of all models, then those of this one, as `--scheme` takes them. */
+function schemesOf(config: BuildConfig, model: ModelConfig): { readonly scheme?: readonly string[] } {
+  const of = (o: Readonly<Record<string, unknown>> | undefined) => [
+    ...schemeList((o?.["schemes"] ?? {}) as Readonly<Record<string, string>>),
+    ...((o?.["scheme"] ?? []) as readonly string[]),
+  ];
+  const scheme = [...of(config.options), ...of(model.options)];
+  return scheme.length > 0 ? { scheme } : {};
+}
 export const PRESETS: Readonly<Record<string, Preset>> = { matrix };
 
 /** Options that the build sets itself, or that no artefact has. */
@@ -58,7 +79,10 @@ const OWN = ["data", "target", "recipe", "out", "plan", "report", "dryRun", "thr
 const { properties: all } = schemaOf(QUANTIZE) as { properties: Record<string, object> };
 const OPTIONS = {
   type: "object",
-  properties: Object.fromEntries(Object.entries(all).filter(([k]) => !OWN.includes(k))),
+  properties: {
+    ...Object.fromEntries(Object.entries(all).filter(([k]) => !OWN.includes(k))),
+    schemes: { type: "object", additionalProperties: { type: "string" }, description: "node patterns and the scheme that they keep" },
+  },
   additionalProperties: false,
 };
 const NAMES = { type: "array", items: { type: "string" }, minItems: 1 };

@@ -9,22 +9,26 @@ import type { Model } from "./graph/ir.ts";
 import { writeModel } from "./graph/onnx/index.ts";
 import { pathOfNode } from "./graph/walk.ts";
 import { sha256 } from "./io/hash.ts";
+import { LIMITS } from "./io/limits.ts";
+import { readFile } from "./io/source.ts";
 import { type Job, RUN_KEYS, type RunOptions, refuseErrors, type StageFacts, withJob } from "./job.ts";
-import { type Mix, mixOf, pinned, pinsOf } from "./mix.ts";
+import { type Mix, mixOf, pinned, pinsOf, schemesOf } from "./mix.ts";
 import { DEFAULT_SAMPLES, type Effort, type Parsed, QUANTIZE, type QuantizeFlags, settle } from "./options.ts";
 import { checkOutputs, namesOf, type OutputNames, writeOutputs } from "./outputs.ts";
 import { pageOf } from "./page.ts";
+import { parsePlan } from "./plan/io.ts";
 import { deployedLevel } from "./plan/level.ts";
 import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
 import type { Pin } from "./plan/schemes.ts";
 import type { Target } from "./plan/target.ts";
 import { targetOf } from "./plan/targets/index.ts";
-import type { PlanBundle } from "./plan/types.ts";
+import type { Plan, PlanBundle } from "./plan/types.ts";
 import { encodePlan } from "./plan/write.ts";
 import { withoutQuantization } from "./prepare/float.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
-import { type Proposal, proposeSites } from "./ptq/propose.ts";
+import { type Proposal, type ProposeInput, proposeSites } from "./ptq/propose.ts";
 import { castProposal, castRest, restValues } from "./ptq/rest.ts";
+import { isRecipeFile, readRecipe, schemeList } from "./recipe-file.ts";
 import { recipeForGraph, recipeWithoutRanges } from "./recurrent.ts";
 import { coverageOf, makeReport, nodeCount } from "./report.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
@@ -53,6 +57,8 @@ export interface Settled {
   readonly pins: readonly Pin[];
   /** A scheme for each layer, when the budget asks for a search. */
   readonly mix: Mix | undefined;
+  /** A plan to start from. */
+  readonly start?: Plan;
 }
 
 /** The whole compiler. Each line is a stage; what passes between them is data. */
@@ -185,10 +191,22 @@ export function settleDecisions<
     readonly float?: string | undefined;
     readonly budget?: string | undefined;
     readonly scheme?: readonly string[];
+    readonly skip?: readonly string[];
+    readonly start?: string | undefined;
     readonly pareto?: string | undefined;
   },
->(options: T, hasData: boolean): Omit<Settled, "options"> & { readonly options: T } {
-  const target = targetOf(options.target);
+>(given: T, hasData: boolean): Omit<Settled, "options"> & { readonly options: T } {
+  const target = targetOf(given.target);
+  const start = given.start === undefined ? undefined : readStart(given.start);
+  const file = isRecipeFile(given.recipe) ? readRecipe(given.recipe) : undefined;
+  const schemes = [...schemeList(start?.schemes ?? {}), ...schemeList(file?.schemes ?? {}), ...(given.scheme ?? [])];
+  const options: T = {
+    ...given,
+    scheme: schemes,
+    recipe: file?.base ?? (given.recipe === "auto" && start ? start.recipe : given.recipe),
+    ...(file?.skip && { skip: [...file.skip, ...(given.skip ?? [])] }),
+    ...(file?.budget !== undefined && given.budget === undefined && { budget: file.budget }),
+  };
   const asked = recipeOf(options.recipe !== "auto" ? options.recipe : hasData ? "int8" : recipeWithoutRanges(target));
   const recipe = options.float === undefined ? asked : { ...asked, floatType: options.float as Recipe["floatType"] };
   const budget = options.budget === undefined ? [] : parseBudget(options.budget);
@@ -199,8 +217,14 @@ export function settleDecisions<
     recipe,
     budget,
     pins,
+    ...(start && { start }),
     mix: hasData ? mixOf({ recipe, budget, wanted: options.pareto !== undefined }, pins) : undefined,
   };
+}
+
+/** The document of a plan to start from: its tensors are made anew. */
+function readStart(path: string): Plan {
+  return parsePlan(new TextDecoder().decode(readFile(path, LIMITS.modelBytes)), path);
 }
 
 /** The source, taken back to float where that is asked for; it is compared with as it was given. */
@@ -247,16 +271,28 @@ export function propose(
     recipe,
     pins,
     mix,
+    start,
+    measured,
+    floats,
   }: Pick<Settled, "target" | "recipe"> &
-    Partial<Pick<Settled, "pins" | "mix">> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
+    Partial<Pick<Settled, "pins" | "mix" | "start">> &
+    Pick<ProposeInput, "measured" | "floats"> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
 ): Proposal {
+  // Without a search the plan to start from says what every layer has.
+  const own = new Map([
+    ...(start && !mix ? schemesOf(prepared.model, start) : []),
+    ...(pins && pins.length > 0 ? pinned(prepared.model, pins) : []),
+  ]);
   const proposal = (recipe.weight ? proposeSites : castProposal)({
     model: prepared.model,
     types: prepared.types,
     target,
     recipe: mix?.start ?? recipe,
     skip: options.skip,
-    ...(pins && pins.length > 0 && { schemes: pinned(prepared.model, pins) }),
+    ...(measured && { measured }),
+    ...(floats && { floats }),
+    ...(own.size > 0 && { schemes: own }),
+    ...(pins && pins.length > 0 && { pins: Object.fromEntries(pins.map((p) => [p.pattern, p.scheme.name])) }),
     source: read.hashes,
     prepare: prepared.version,
     tool: TOOL,
@@ -325,7 +361,7 @@ async function improve(
   const effort = options.effort as Effort;
   if (mix !== undefined && data !== undefined) {
     const { solveMix } = await import("./search.ts");
-    return solveMix(job, { mix, prepared, proposal, bundle, calibrated, data, target, options });
+    return solveMix(job, { mix, prepared, proposal, bundle, calibrated, data, target, options, ...(wish.start && { start: wish.start }) });
   }
   if (effort !== "fast" && wish.recipe.activations === "none" && wish.recipe.weight?.per === "block") {
     const { roundWeights } = await import("./ptq/weightonly/index.ts");
@@ -447,14 +483,14 @@ function planFacts(p: Prepared, bundle: PlanBundle): StageFacts {
     stage: "plan",
     products: c.products,
     quantized: c.both + c.weightOnly,
-    schemes: schemesOf(bundle),
+    schemes: storedForms(bundle),
     floats: new Set(bundle.plan.skips.map((s) => s.node)).size,
     calibrator: bundle.plan.calibrator,
   };
 }
 
 /** `w int8/channel`, `a uint8/tensor`: each scheme once. */
-function schemesOf({ plan }: PlanBundle): readonly string[] {
+function storedForms({ plan }: PlanBundle): readonly string[] {
   return [
     ...new Set(
       plan.sites.map(

@@ -1,10 +1,13 @@
 import type { Limit } from "./budget.ts";
-import type { Model } from "./graph/ir.ts";
-import { pathOfNode } from "./graph/walk.ts";
+import type { Model, Node } from "./graph/ir.ts";
+import { opFacts, traitOf } from "./graph/ops/index.ts";
+import { allNodes, pathOfNode } from "./graph/walk.ts";
 import type { Limits } from "./mixed/limits.ts";
 import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
 import { type LayerScheme, type Pin, parsePin, parseScheme } from "./plan/schemes.ts";
+import type { Plan, Site } from "./plan/types.ts";
 import { matchNodes } from "./ptq/match.ts";
+import { type SiteIndex, siteIndex } from "./ptq/sites.ts";
 
 /** A scheme for each layer: what the budget and the pins ask for. */
 export interface Mix {
@@ -52,6 +55,42 @@ export function mixOf(
     limits,
     text: used.join(", "),
   };
+}
+
+/**
+ * Node path → the scheme that a plan gives it: bits and blocks of its weight's codes, and whether a static site stands before it. What no
+ * name stands for (other types than int2, int4, int8) is left to the recipe.
+ */
+export function schemesOf(model: Model, plan: Plan): ReadonlyMap<string, LayerScheme> {
+  const index = siteIndex(model, plan);
+  const floats = new Set(plan.skips.map((s) => s.node));
+  const out = new Map<string, LayerScheme>();
+  for (const n of allNodes(model)) {
+    const facts = opFacts(n);
+    if (facts?.trait !== "compute" || !facts.weights[0]) continue;
+    const path = pathOfNode(n);
+    const at = weightSiteOf(index, n, facts.weights[0].input);
+    const bits = at && /^u?int([248])$/.exec(at.scheme.dtype)?.[1];
+    if (!at && !floats.has(path)) continue;
+    const { granularity } = at?.scheme ?? {};
+    const joined = facts.data.some((i) => n.inputs[i] && index.at(n.inputs[i], n, i)?.kind === "static");
+    const blocks = granularity?.kind === "block" ? `b${granularity.size}` : "";
+    const scheme = at ? bits && parseScheme(`w${bits}${blocks}${joined ? "a8" : ""}`) : parseScheme("float");
+    if (scheme) out.set(path, { ...scheme, because: "as in the plan to start from", by: "user" });
+  }
+  return out;
+}
+
+/** The weight's site, also when only data movement lies between. */
+function weightSiteOf(index: SiteIndex, n: Node, input: number): Site | undefined {
+  let [node, i] = [n, input];
+  for (;;) {
+    const v = node.inputs[i];
+    const site = v && index.at(v, node, i);
+    if (site?.kind === "weight") return site;
+    if (!v?.producer || traitOf(v.producer) !== "same-scale") return undefined;
+    [node, i] = [v.producer, 0];
+  }
 }
 
 export const pinsOf = (given: readonly string[]): readonly Pin[] => given.map(parsePin);

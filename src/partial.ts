@@ -160,7 +160,17 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
     const searched =
       mix === undefined || data === undefined
         ? chosen
-        : await solveMix(job, { mix, prepared, proposal, bundle: chosen, calibrated, data, target: wish.target, options });
+        : await solveMix(job, {
+            mix,
+            prepared,
+            proposal,
+            bundle: chosen,
+            calibrated,
+            data,
+            target: wish.target,
+            options,
+            ...(wish.start && { start: wish.start }),
+          });
     const bundle = castRest(searched, {
       model: prepared.model,
       types: prepared.types,

@@ -3,7 +3,7 @@ import type { DataSet } from "./data/types.ts";
 import { writeAtomic } from "./io/atomic.ts";
 import { fileNameOf } from "./io/path.ts";
 import type { Job } from "./job.ts";
-import { type Mix, pinned } from "./mix.ts";
+import { type Mix, pinned, schemesOf } from "./mix.ts";
 import { Builder } from "./mixed/build.ts";
 import type { UnitCost } from "./mixed/limits.ts";
 import type { LossName } from "./mixed/loss.ts";
@@ -12,7 +12,7 @@ import { Search } from "./mixed/search.ts";
 import { DEFAULT_SAMPLES, type Effort } from "./options.ts";
 import { jsonText } from "./outputs.ts";
 import { printTarget, type Target } from "./plan/target.ts";
-import type { PlanBundle } from "./plan/types.ts";
+import type { Plan, PlanBundle } from "./plan/types.ts";
 import { writePlan } from "./plan/write.ts";
 import type { Prepared } from "./prepare/index.ts";
 import type { Proposal } from "./ptq/propose.ts";
@@ -27,6 +27,8 @@ export interface MixInput {
   readonly calibrated: Calibrated | undefined;
   readonly data: DataSet;
   readonly target: Target;
+  /** A plan to start from: its schemes are among the choices that are run. */
+  readonly start?: Plan;
   readonly options: {
     readonly effort: string;
     readonly seed: number;
@@ -62,6 +64,7 @@ export function searchOf(job: Job, o: MixInput): Search {
     session: sessionOf(data, options),
     ...(o.loss && { loss: o.loss }),
     ...(o.time && { time: o.time(builder) }),
+    ...(o.start && { start: schemesOf(prepared.model, o.start) }),
     report: job.report,
     progress: job.progress("improve"),
     ...(job.signal === undefined ? {} : { signal: job.signal }),

@@ -37,6 +37,8 @@ export interface SearchContext {
   readonly seed: number;
   readonly session: SessionOptions;
   readonly loss?: LossName;
+  /** Node path → scheme of a plan to start from. */
+  readonly start?: ReadonlyMap<string, LayerScheme>;
   /** What a run of the network takes, by unit and scheme. */
   readonly time?: UnitCost;
   readonly report: Report;
@@ -172,7 +174,15 @@ export class Search {
       if (!best || loss < best.loss) best = { choice, loss };
     };
     const exact = menu.within(room, surrogate.added);
-    const simple = [menu.ends(menu.dearest, menu.cheapest), menu.dearest, menu.greedy(room.bytes, surrogate.added), menu.cheapest];
+    const given = this.#ctx.start;
+    const started = given && menu.choiceOf((u) => u.options.find((x) => x.scheme.name === given.get(u.key)?.name) ?? u.options.at(-1)!);
+    const simple = [
+      ...(started ? [started] : []),
+      menu.ends(menu.dearest, menu.cheapest),
+      menu.dearest,
+      menu.greedy(room.bytes, surrogate.added),
+      menu.cheapest,
+    ];
     for (const c of [...(exact ? [exact.choice] : []), ...simple]) if (menu.fits(c, room)) await run(c);
     while (tried < proposals) {
       const bound = surrogate.bound(BETA);
@@ -313,7 +323,9 @@ export class Search {
       this.#ctx.report({ code: "plan/drop-unknown", budget: text, samples: this.#meter?.samples ?? 0 });
       chosen = menu.dearest;
     }
-    const done = unknown || (first !== undefined && this.#meets(first, limits));
+    // Nothing is limited: the recipe as it is.
+    const free = !onlyDrop && room.bytes === Infinity && room.ms === undefined;
+    const done = free || unknown || (first !== undefined && this.#meets(first, limits));
     if (!done && menu.fits(chosen, room)) {
       const start = onlyDrop ? await this.#smallest(limits, room) : undefined;
       if (start) chosen = start.choice;

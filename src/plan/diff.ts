@@ -13,7 +13,19 @@ export interface Difference {
 /** What changed from `a` to `b`: head fields, sites (by value and consumers), skips (by node), replacements, insertions. */
 export function diffPlans(a: PlanBundle, b: PlanBundle): Difference[] {
   const out: Difference[] = [];
-  const heads: (keyof Plan)[] = ["tool", "model", "prepare", "target", "recipe", "calibrator", "seed", "opset", "irVersion", "stats"];
+  const heads: (keyof Plan)[] = [
+    "tool",
+    "model",
+    "prepare",
+    "target",
+    "recipe",
+    "calibrator",
+    "seed",
+    "opset",
+    "irVersion",
+    "stats",
+    "schemes",
+  ];
   for (const k of heads) {
     if (isDeepStrictEqualJson(a.plan[k], b.plan[k])) continue;
     out.push({

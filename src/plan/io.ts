@@ -60,6 +60,7 @@ export function* tensorRefs(plan: Plan): Generator<{ readonly at: string; readon
   }
   for (const [i, r] of plan.replacements.entries()) yield { at: `replacements[${i}].tensor`, tensor: r.tensor.tensor };
   for (const [i, x] of plan.insertions.entries()) yield { at: `insertions[${i}].by`, tensor: x.by.tensor };
+  for (const [i, x] of (plan.pruned?.constants ?? []).entries()) yield { at: `pruned.constants[${i}].tensor`, tensor: x.tensor.tensor };
 }
 
 function missing(plan: Plan, tensors: ReadonlyMap<string, TensorData>, label: string): void {

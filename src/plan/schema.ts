@@ -91,8 +91,14 @@ export const PLAN_SCHEMA = {
         to: { enum: ["float16", "bfloat16"] },
         keep: { type: "array", items: object({ value: string, because: string }) },
       }),
+      schemes: { type: "object", additionalProperties: string },
+      pruned: object({
+        groups: { type: "array", items: object({ of: { type: "array", items: string }, channels: count, kept: count }) },
+        constants: { type: "array", items: object({ value: string, tensor: { $ref: "#/$defs/tensorRef" } }) },
+        because: string,
+      }),
     },
-    ["calibrator", "stats", "tensors", "rest"],
+    ["calibrator", "stats", "tensors", "rest", "schemes", "pruned"],
   ),
   $defs: {
     tensorRef: ref,

@@ -155,6 +155,15 @@ export interface Rest {
   readonly keep: readonly { readonly value: string; readonly because: string }[];
 }
 
+/** Channels taken out before anything else: everything behind this in the plan is about what is left. */
+export interface Pruned {
+  /** Channels that can only go together: one list of values (or of the weights that make them), how many there were and are. */
+  readonly groups: readonly { readonly of: readonly string[]; readonly channels: number; readonly kept: number }[];
+  /** Constants of the prepared graph with fewer channels. */
+  readonly constants: readonly { readonly value: string; readonly tensor: TensorRef }[];
+  readonly because: string;
+}
+
 /** What will be done, as data. Lowering adds no policy: two equal plans give byte-equal models. */
 export interface Plan {
   readonly schema: "qc.plan/1";
@@ -176,6 +185,10 @@ export interface Plan {
   readonly reverts: readonly Revert[];
   /** Absent: it stays float32. */
   readonly rest?: Rest;
+  /** Node patterns → schemes that were asked for. Edited by hand, they are what a search that starts from this plan keeps. */
+  readonly schemes?: Readonly<Record<string, string>>;
+  /** Absent: every channel is there. */
+  readonly pruned?: Pruned;
   readonly stats?: { readonly sha256: string; readonly samples: number };
   readonly tensors?: { readonly file: string; readonly sha256: string };
 }

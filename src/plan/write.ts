@@ -58,6 +58,8 @@ const ORDER: readonly (keyof Plan)[] = [
   "irVersion",
   "stats",
   "tensors",
+  "schemes",
+  "pruned",
   "sites",
   "skips",
   "replacements",

@@ -224,6 +224,7 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
     insertions: [],
     steps: [],
     reverts: [],
+    ...(input.pins && { schemes: input.pins }),
   };
   return { plan, tensors };
 }
