@@ -53,6 +53,7 @@ export const RECIPES = [
   "auto",
   "int8",
   "int8-dynamic",
+  "int8-tokens",
   "uint8-dynamic",
   "int8-weights",
   "int4-weights",

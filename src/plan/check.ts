@@ -1,7 +1,7 @@
 import type { Diagnostic } from "../diagnostics.ts";
 import { constantOf } from "../graph/constant.ts";
 import { type Model, type Node, opsetOf, type Value } from "../graph/ir.ts";
-import { nodesByPath, valuesByPath } from "../graph/walk.ts";
+import { nodesByPath, pathOfNode, valuesByPath } from "../graph/walk.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
 import { paramCount } from "../quant/encode.ts";
 import type { Target } from "./target.ts";
@@ -152,14 +152,32 @@ class Checker {
     if ((form === "gather-codes" || form === "gather-block") && consumers.some((n) => n.op !== "Gather"))
       this.#fault("P12", at, `${form} for a consumer that is no lookup`);
     if (
-      (form === "matmul-integer" || form === "matmul-nbits" || form === "matmul-bnb4") &&
+      (form === "matmul-integer" || form === "matmul-integer-tokens" || form === "matmul-nbits" || form === "matmul-bnb4") &&
       (view.shape.length !== 2 || s.consumers === "all" || s.consumers.some((c) => c.input !== 1))
     )
       this.#fault("P12", at, `${form} needs a matrix as right operand`);
     const g = s.scheme.granularity;
     if (form === "matmul-bnb4" && g.kind === "block" && view.shape[g.axis]! % g.size !== 0)
       this.#fault("P12", at, `blocks of ${g.size} do not divide ${view.shape[g.axis]}`);
-    if (form === "matmul-integer" && s.scheme.granularity.kind === "block") this.#fault("P12", at, "integer products take no blocks");
+    if (form === "matmul-integer" || form === "matmul-integer-tokens") {
+      if (s.scheme.granularity.kind === "block") this.#fault("P12", at, "integer products take no blocks");
+      const per = form === "matmul-integer-tokens" ? "token" : undefined;
+      for (const n of consumers) {
+        const left = this.#bundle.plan.sites.find((x) => x.kind === "dynamic" && this.#reads(x, n, 0));
+        if (left?.kind !== "dynamic" || left.per !== per)
+          this.#fault(
+            "P12",
+            at,
+            `${form} needs a dynamic site ${per ? "for each token" : "of one scale"} on input 0 of "${pathOfNode(n)}"`,
+          );
+      }
+    }
+  }
+
+  #reads(s: Site, n: Node, input: number): boolean {
+    const v = n.inputs[input];
+    if (!v || this.#values.get(s.value) !== v) return false;
+    return s.consumers === "all" || s.consumers.some((c) => c.input === input && this.#nodes.get(c.node) === n);
   }
 
   #numbers(

@@ -141,7 +141,7 @@ export const PLAN_SCHEMA = {
           },
           ["codes", "form"],
         ),
-        site("dynamic"),
+        site("dynamic", { per: { const: "token" } }, ["per"]),
         site("cast"),
       ],
     },

@@ -9,6 +9,7 @@ import { isCodeDType } from "../quant/float8.ts";
 import { type Coded, codesOf, requantizedParams } from "./codes.ts";
 import { Resolver } from "./resolve.ts";
 import { readNumbers, spread } from "./tensors.ts";
+import { tokenCodes } from "./tokens.ts";
 import type { PlanBundle, Site } from "./types.ts";
 
 /**
@@ -51,7 +52,7 @@ export function simulate(model: Model, bundle: PlanBundle): Model {
         redirect(out, site, value, uses, (v) => fakeQuant(bundle, site, v));
         break;
       case "dynamic":
-        redirect(out, site, value, uses, dynamicFakeQuant);
+        redirect(out, site, value, uses, site.per === "token" ? tokenFakeQuant(opsetOf(out) ?? 1) : dynamicFakeQuant);
         break;
       case "cast":
         throw new Error("internal: a cast has no simulation here");
@@ -97,7 +98,7 @@ function place(
   inputs: readonly Value[],
   op: string,
   outputs: number,
-  attrs: Record<string, number> = {},
+  attrs: Readonly<Record<string, number | readonly number[]>> = {},
 ): Value[] {
   const names = Array.from({ length: outputs }, (_, i) => graph.freshName(`${near.name}_sim${i === 0 ? "" : i}`));
   const producers = inputs.map((v) => v.producer).filter((p) => p?.graph === graph);
@@ -136,6 +137,20 @@ function float8FakeQuant(bundle: PlanBundle, site: Extract<Site, { kind: "static
   y.graph.setType(y, x.type);
   return y;
 }
+
+/** y = round(x / s) * s, s a scale for each row: see `tokenCodes`. */
+const tokenFakeQuant =
+  (opset: number) =>
+  (x: Value): Value => {
+    const { codes, scale } = tokenCodes(x, {
+      opset,
+      node: (op, inputs, _hint, attrs) => place(x.graph, x, inputs, op, 1, attrs)[0]!,
+      constant: (data, hint) => x.graph.constant(data, `${x.name}_${hint}`),
+    });
+    const y = put(x, "Mul", [codes, scale]);
+    y.graph.setType(y, x.type);
+    return y;
+  };
 
 function dynamicFakeQuant(x: Value): Value {
   const [q, s, z] = place(x.graph, x, [x], "DynamicQuantizeLinear", 3) as [Value, Value, Value];

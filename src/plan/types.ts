@@ -41,7 +41,11 @@ export type Site =
       /** How the target stores it: DequantizeLinear, MatMulNBits, GatherBlockQuantized … Default "qdq". */
       readonly form?: WeightForm;
     })
-  | (SiteBase & { readonly kind: "dynamic" })
+  | (SiteBase & {
+      readonly kind: "dynamic";
+      /** Absent: one scale for the whole value. "token": one for each row along the last axis. */
+      readonly per?: "token";
+    })
   | (SiteBase & { readonly kind: "cast" });
 
 /**
@@ -50,6 +54,7 @@ export type Site =
  *  qdq-requantized  codes in blocks, dequantized, then Q/DQ to int8 per channel (4-bit storage, 8-bit arithmetic)
  *  gather-codes     a table: Gather on the codes, then the rows' scales
  *  matmul-integer   DynamicQuantizeLinear on the other operand, MatMulInteger, scales
+ *  matmul-integer-tokens   the same with a scale for each row of the other operand, in standard operators
  *  matmul-nbits, matmul-bnb4, gather-block, dynamic-lstm   the operators MatMulNBits, MatMulBnb4, GatherBlockQuantized, DynamicQuantizeLSTM
  *                   of com.microsoft
  */
@@ -58,6 +63,7 @@ export const WEIGHT_FORMS = [
   "qdq-requantized",
   "gather-codes",
   "matmul-integer",
+  "matmul-integer-tokens",
   "matmul-nbits",
   "matmul-bnb4",
   "gather-block",
@@ -129,8 +135,8 @@ export interface StepRecord {
 }
 
 /**
- * How much of a layer's own noise a step took away, as the step itself measures it. Rounding and bias: noise of the layer's output behind
- * its quantized prefix, before ÷ after. Ranges: noise at the network's outputs from this value alone, to first order, before ÷ after.
+ * How much of a layer's own noise a step took away. Rounding and bias: distance of the layer's output from that of the best float layer
+ * behind the same quantized prefix, before ÷ after. Ranges: noise at the network's outputs from this value alone, to first order.
  */
 export interface StepGain {
   /** A node, or a value of the prepared graph. */

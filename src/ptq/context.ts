@@ -146,8 +146,9 @@ export class Context {
       (want.per === "channel" && w.per.includes("tensor")) || (want.per === "block" && withActivation && w.per.includes("channel"));
     if (!w.per.includes(want.per) && !coarser) return false;
     // An LSTM has no static form: its activations are quantized while running in every recipe.
-    const dynamic = w.form === "matmul-integer" || w.form === "dynamic-lstm";
-    return !withActivation || w.form === "dynamic-lstm" || dynamic === (recipe.activations === "dynamic");
+    if (!withActivation || w.form === "dynamic-lstm") return true;
+    if (recipe.activations !== "dynamic") return w.form !== "matmul-integer" && w.form !== "matmul-integer-tokens";
+    return w.form === (recipe.dynamicPer === "token" ? "matmul-integer-tokens" : "matmul-integer");
   }
 
   /** How activations are stored: those that a node reads, or what the recipe says of all. */

@@ -44,6 +44,7 @@ export interface ActivationSite {
   readonly because: string;
   /** Dynamic: parameters are computed while running. */
   readonly dynamic: boolean;
+  readonly per?: "token";
 }
 
 /** A constant to store as codes. `weight` describes it at its first consumer; `shape` and axes in `scheme` are those of `value`. */

@@ -77,7 +77,9 @@ export function proposeSites(input: ProposeInput): Proposal {
         ctx.skip(node, "dtype", `its weight is ${weight.constant.dtype}`);
         continue;
       }
-      const both = activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
+      const row = activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
+      // Integer products take a matrix on the right: other layouts are stored as codes alone.
+      const both = row && activations === "dynamic" && !isRightMatrix(weight) ? undefined : row;
       const wrong = both && misfit(ctx, { node, weight, row: both });
       if (wrong) {
         ctx.skip(node, "shape", wrong);
@@ -127,6 +129,8 @@ export function proposeSites(input: ProposeInput): Proposal {
     quantized: new Set([...placed.nodes, ...dynamic.map((d) => d.node)].map((n) => ctx.nodePath(n))),
   };
 }
+
+const isRightMatrix = (w: ComputeNode["weight"]): boolean => w.input === 1 && w.constant.shape.length === 2;
 
 /** Why the target's quantized kernel would be slower than its float one here; undefined when it is not. Nodes come in execution order. */
 function slowForm(ctx: Context, node: Node, weight: ComputeNode["weight"], sofar: readonly ComputeNode[]): string | undefined {
@@ -199,9 +203,14 @@ function activationSites(ctx: Context, placed: Placed, dynamic: readonly Compute
       const v = d.node.inputs[i]!;
       dynamicUses.set(v, [...(dynamicUses.get(v) ?? []), { node: d.node, input: i }]);
     }
-  const dynamicScheme = { dtype: "uint8", symmetric: false, narrow: false, granularity: { kind: "tensor" } } as const;
+  const tokens = ctx.input.recipe.dynamicPer === "token";
+  const granularity = { kind: "tensor" } as const;
+  const scheme: Scheme = tokens
+    ? { dtype: "int8", symmetric: true, narrow: true, granularity }
+    : { dtype: "uint8", symmetric: false, narrow: false, granularity };
+  const because = tokens ? "quantized while running, token by token" : "quantized while running";
   for (const [value, uses] of dynamicUses)
-    out.push({ value, path: ctx.path(value), uses, scheme: dynamicScheme, group: -1, because: "quantized while running", dynamic: true });
+    out.push({ value, path: ctx.path(value), uses, scheme, group: -1, because, dynamic: true, ...(tokens && { per: "token" }) });
   return out;
 }
 

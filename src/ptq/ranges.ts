@@ -176,7 +176,7 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
   for (const a of p.activations) {
     const base = { value: a.path, consumers: consumersOf(a.uses), scheme: a.scheme, because: a.because };
     if (a.dynamic) {
-      sites.push({ kind: "dynamic", ...base });
+      sites.push({ kind: "dynamic", ...base, ...(a.per && { per: a.per }) });
       continue;
     }
     const q = params.get(a.group)!;

@@ -5,6 +5,7 @@ import { writeModel } from "../graph/onnx/index.ts";
 import { floats, type TensorData, tensorFromBytes } from "../graph/tensor.ts";
 import { tensorType, type ValueType } from "../graph/types.ts";
 import { capturedBy, nodeKey } from "../graph/walk.ts";
+import { tokenCodes } from "../plan/tokens.ts";
 import type { Insertion, PlanBundle, Site } from "../plan/types.ts";
 import { DTYPES, type DType, isIntDType } from "../quant/dtype.ts";
 import { packCodes } from "../quant/pack.ts";
@@ -331,7 +332,7 @@ class SegmentBuilder {
       x = this.#once(key, () => this.#graph.append({ op: insertion.op, inputs: [x, by] }).outputs[0]!);
     }
     if (site?.kind === "static") return this.#fakeQuant(site, x);
-    if (site?.kind === "dynamic") return this.#dynamic(x);
+    if (site?.kind === "dynamic") return site.per === "token" ? this.#tokens(x) : this.#dynamic(x);
     return x;
   }
 
@@ -358,6 +359,17 @@ class SegmentBuilder {
       const domain = "com.microsoft"; // its Q/DQ take 16-bit codes at any opset
       const q = this.#graph.append({ op: "QuantizeLinear", domain, inputs: [x, s, z], attrs }).outputs[0]!;
       return this.#graph.append({ op: "DequantizeLinear", domain, inputs: [q, s, z], attrs }).outputs[0]!;
+    });
+  }
+
+  #tokens(x: Value): Value {
+    return this.#once(`tokens/${x.name}`, () => {
+      const { codes, scale } = tokenCodes(x, {
+        opset: this.#model.opsets.get("") ?? 1,
+        node: (op, inputs, _hint, attrs) => this.#graph.append({ op, inputs: [...inputs], attrs: { ...attrs } }).outputs[0]!,
+        constant: (data, hint) => this.#graph.constant(data, hint),
+      });
+      return this.#graph.append({ op: "Mul", inputs: [codes, scale] }).outputs[0]!;
     });
   }
 

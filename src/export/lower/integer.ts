@@ -4,6 +4,7 @@ import type { Graph, Node, Use, Value } from "../../graph/ir.ts";
 import { floats } from "../../graph/tensor.ts";
 import type { Coded } from "../../plan/codes.ts";
 import { spread } from "../../plan/tensors.ts";
+import { tokenCodes } from "../../plan/tokens.ts";
 import { DTYPES, isIntDType } from "../../quant/dtype.ts";
 import { behind, codesTensor, RULE } from "./emit.ts";
 import { replaceOutput } from "./gather.ts";
@@ -15,8 +16,10 @@ const SUFFIX = "_DynamicQuantizeLinear";
  * Y = A·W + b with A quantized while running:
  *   Aq, s, z = DynamicQuantizeLinear(A);  Y = Cast(MatMulInteger(Aq, Wq, z)) * (s * sW) [+ b]
  * W int8 [K, N], or uint8 with a zero point; sW a scalar or [N]. The order of the two products of scales is the one that onnxruntime fuses.
+ *
+ * With `tokens` each row of A has its own scale (`tokenCodes`) and zero point 0: Aq int8, s […, 1].
  */
-export function lowerMatMulInteger(c: Coded, uses: readonly Use[]): void {
+export function lowerMatMulInteger(c: Coded, uses: readonly Use[], tokens?: { readonly opset: number }): void {
   const { dtype } = c.site.scheme;
   if (!isIntDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
   for (const { node, input } of uses) {
@@ -36,7 +39,7 @@ export function lowerMatMulInteger(c: Coded, uses: readonly Use[]): void {
     const zero = zeros.every((z) => z === 0)
       ? undefined
       : graph.constant(codesTensor(zeros, zeros.length === 1 ? [] : [n], dtype), `${c.value.name}_zero_point`);
-    const dyn = dynamicOf(graph, node.inputs[0]!);
+    const dyn = tokens ? tokensOf(graph, node.inputs[0]!, tokens.opset) : dynamicOf(graph, node.inputs[0]!);
     const put = (op: string, inputs: (Value | undefined)[], hint: string, attrs: Record<string, number> = {}): Value =>
       graph.insertBefore(node, {
         op,
@@ -46,7 +49,8 @@ export function lowerMatMulInteger(c: Coded, uses: readonly Use[]): void {
         attrs,
         origin: { rule: RULE, from: [stem] },
       }).outputs[0]!;
-    const sums = put("MatMulInteger", zero ? [dyn[0], weight, dyn[2], zero] : [dyn[0], weight, dyn[2]], "sums");
+    const zeroPoints = zero ? [dyn[2], zero] : dyn[2] ? [dyn[2]] : [];
+    const sums = put("MatMulInteger", [dyn[0], weight, ...zeroPoints], "sums");
     const real = put("Cast", [sums], "real", { to: DTYPES.float32.code });
     const scales = put("Mul", [dyn[1], scale], "scales");
     let out = put("Mul", [real, scales], "scaled");
@@ -54,6 +58,42 @@ export function lowerMatMulInteger(c: Coded, uses: readonly Use[]): void {
     graph.setType(out, old.type);
     replaceOutput(node, old, out);
   }
+}
+
+/** The Cast to codes of a value's rows. Readers of one value share it. */
+const TOKENS = "_tokens";
+
+/** Codes int8 and scales of a value's rows; there is no zero point. */
+function tokensOf(graph: Graph, value: Value, opset: number): readonly [Value, Value, undefined] {
+  const known = value.uses.find((u) => u.node.op === "Div" && u.node.graph === graph && u.node.name === `${value.name}${TOKENS}_quotient`);
+  if (known) {
+    const rounded = known.node.outputs[0]!.uses[0]!.node;
+    return [rounded.outputs[0]!.uses[0]!.node.outputs[0]!, known.node.inputs[1]!, undefined];
+  }
+  let place = behind(graph, value);
+  const node = (
+    op: string,
+    inputs: readonly Value[],
+    hint: string,
+    attrs: Readonly<Record<string, number | readonly number[]>> = {},
+  ): Value => {
+    const made = place({
+      op,
+      name: `${value.name}${TOKENS}_${hint}`,
+      inputs: [...inputs],
+      outputs: [graph.freshName(`${value.name}${TOKENS}_${hint}`)],
+      attrs: { ...attrs },
+      origin: { rule: RULE, from: [value.name] },
+    });
+    place = (spec) => graph.insertAfter(made, spec);
+    return made.outputs[0]!;
+  };
+  const { codes, scale } = tokenCodes(value, {
+    opset,
+    node,
+    constant: (data, hint) => graph.constant(data, `${value.name}${TOKENS}_${hint}`),
+  });
+  return [node("Cast", [codes], "codes", { to: DTYPES.int8.code }), scale, undefined];
 }
 
 function dynamicOf(graph: Graph, value: Value): readonly [Value, Value, Value] {

@@ -53,7 +53,8 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
         lowerGatherCodes(coded, constants, uses);
         break;
       case "matmul-integer":
-        lowerMatMulInteger(coded, uses);
+      case "matmul-integer-tokens":
+        lowerMatMulInteger(coded, uses, form === "matmul-integer-tokens" ? { opset: bundle.plan.opset } : undefined);
         break;
       case "dynamic-lstm":
         lstm.push({ coded, uses });

@@ -8,6 +8,8 @@ export interface Recipe {
   readonly name: string;
   /** static: Q/DQ with calibrated parameters · dynamic: parameters computed at run time · none: weights only. */
   readonly activations: "static" | "dynamic" | "none";
+  /** Of dynamic activations: "token" gives every row a scale of its own. Default: one scale for the whole value. */
+  readonly dynamicPer?: "token";
   /** Bits of a static activation. */
   readonly activationBits: 4 | 8 | 16;
   readonly activationDType?: "float8e4m3fn";
@@ -54,6 +56,14 @@ export const RECIPES = {
     weight: INT8,
     data: false,
     summary: "8-bit weights, activations quantized while running",
+  },
+  "int8-tokens": {
+    ...FLOAT,
+    activations: "dynamic",
+    dynamicPer: "token",
+    weight: INT8,
+    data: false,
+    summary: "8-bit weights, activations quantized while running, each token with a scale of its own",
   },
   "uint8-dynamic": {
     ...FLOAT,

@@ -23,6 +23,7 @@ const FP4: WeightRow = { ...BNB4, dtype: "fp4" };
 const INT4_ONLY: WeightRow = { dtype: "int4", per: ["block", "channel"], form: "qdq", withActivation: false };
 const DYNAMIC: WeightRow = { ...INT8, form: "matmul-integer" };
 const DYNAMIC_UINT8: WeightRow = { ...DYNAMIC, dtype: "uint8" };
+const TOKENS: WeightRow = { ...INT8, form: "matmul-integer-tokens" };
 const UINT8_ONLY: WeightRow = { ...INT8_ONLY, dtype: "uint8" };
 
 /** onnxruntime, CPU provider: every form here fuses into a QLinear kernel at level `extended` and above. */
@@ -57,7 +58,7 @@ export const ORT_CPU: Target = {
       ops: ["MatMul"],
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, INT8_ONLY, NBITS, INT4_ONLY, BNB4, FP4],
+      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, TOKENS, INT8_ONLY, NBITS, INT4_ONLY, BNB4, FP4],
       source: `${SELECTORS}: QLinearMatMul with a Q, MatMulIntegerToFloat without`,
     },
     {
@@ -65,7 +66,7 @@ export const ORT_CPU: Target = {
       when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, INT8_ONLY, NBITS, BNB4, FP4],
+      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, TOKENS, INT8_ONLY, NBITS, BNB4, FP4],
       source: `${SELECTORS}: QGemm, with or without a Q`,
     },
     {

@@ -42,7 +42,7 @@ export const PORTABLE: Target = {
       when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
       activation: [],
       output: "none",
-      weight: [DYNAMIC, { ...DYNAMIC, dtype: "uint8" }],
+      weight: [DYNAMIC, { ...DYNAMIC, dtype: "uint8" }, { ...DYNAMIC, form: "matmul-integer-tokens" }],
       source: "ONNX DynamicQuantizeLinear 11, MatMulInteger 10",
     },
     {
