@@ -76,7 +76,7 @@ export interface Latency {
   readonly quantized: Milliseconds;
   /** Quantized ÷ float: below 1 is faster. Hodges and Lehmann's estimate over the rounds' ratios. */
   readonly ratio: number;
-  /** 95 %, from Wilcoxon's signed-rank test. */
+  /** 95 %, from Wilcoxon's signed-rank test; missing where the rounds bound nothing. */
   readonly interval?: readonly [number, number];
 }
 export interface Milliseconds {
