@@ -19,7 +19,7 @@ const SECONDS = 10;
 
 const work = mkdtempSync(join(tmpdir(), "qc-fuzz-"));
 const folder = join(work, "seeds");
-makeSeeds(folder);
+await makeSeeds(folder);
 const files = readdirSync(folder, { recursive: true, withFileTypes: true })
   .filter((e) => e.isFile() && !e.name.includes("report") && e.name !== "q.onnx")
   .map((e) => join(e.parentPath, e.name))

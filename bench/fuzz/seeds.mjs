@@ -2,6 +2,8 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import sharp from "sharp";
+import { encodeTable } from "../../dist/calibrate/tables.js";
 import { Graph, newModel } from "../../dist/graph/ir.js";
 import { saveModel, writeModel, writeTensorProto } from "../../dist/graph/onnx/index.js";
 import { floats, int64s } from "../../dist/graph/tensor.js";
@@ -107,7 +109,7 @@ function everything() {
   return m;
 }
 
-export function makeSeeds(folder) {
+export async function makeSeeds(folder) {
   mkdirSync(folder, { recursive: true });
   const at = (name) => join(folder, name);
   const write = (name, bytes) => writeFileSync(at(name), bytes);
@@ -136,10 +138,73 @@ export function makeSeeds(folder) {
     ]);
   write("stored.npz", npz(false));
   write("deflated.npz", npz(true));
-  const inputs = "inputs:\n  x:\n    from: x\n    steps:\n      - scale: 0.5\n";
-  write("set.yaml", `name: seed\nsource: stored.npz\n${inputs}labels: labels\nsplit: { calibrate: 4, select: 4, verify: 4, seed: 1 }\n`);
-  write("set2.yaml", "a: &a [1, 2]\nb: &b [*a, *a]\ninputs: { x: { constant: 1 } }\n");
+  const inputs = "inputs:\n  x:\n    from: x\n    steps:\n      - multiply: 0.5\n";
+  write("set.yaml", `name: seed\nsource: stored.npz\n${inputs}labels: labels\nsplit: { calibrate: 4, select: 4, heldOut: 4, seed: 1 }\n`);
+  write(
+    "set2.yaml",
+    "name: two\nsource: &s [stored.npz]\nclasses: &c [a, b]\ninputs: { x: { from: x, steps: [{ normalize: { mean: [0, 0, 0], std: [1, 1, 1] } }] } }\n",
+  );
+  await sampleFiles(at("data"));
+  for (const format of ["tensorrt", "ort-json", "ort-cache", "ort-flatbuffers"])
+    write(
+      `calibration${{ tensorrt: ".cache", "ort-json": ".table.json", "ort-cache": ".txt", "ort-flatbuffers": ".flatbuffers" }[format]}`,
+      encodeTable(
+        new Map([
+          ["x", { min: -1, max: 2 }],
+          ["conv/out", { min: 0, max: 6 }],
+        ]),
+        format,
+      ),
+    );
+  write("gate.yaml", "accuracy: { most: 3%, severity: P1 }\nsize: { most: 10% }\nlatency: { most: 5% }\n");
+  write("qc.yaml", "models:\n  net: { file: net.onnx, data: stored.npz }\ntargets: [portable, tensorrt]\nrecipes: [w8a8, w4a8]\n");
+  write("split.json", JSON.stringify({ calibrate: [0, 1, 2], heldOut: [3, 4, 5, 6] }));
   const qc = (...args) => execFileSync(process.execPath, [CLI, ...args], { stdio: ["ignore", "ignore", "inherit"] });
   qc("quantize", at("net.onnx"), "-d", at("stored.npz"), "--effort", "fast", "--calibrator", "minmax", "-o", at("q.onnx"), "-q");
   qc("calibrate", at("net.onnx"), "-d", at("stored.npz"), "-o", at("net.stats"), "-q");
+}
+
+/** One of each kind of sample file that is no array, and the set that reads it. */
+async function sampleFiles(folder) {
+  mkdirSync(folder, { recursive: true });
+  const write = (name, content) => writeFileSync(join(folder, name), content);
+  const rows = Array.from({ length: 6 }, (_, i) => ({ x: [i, i + 0.5, -i], text: `row ${i}`, label: i % 3 }));
+  write("rows.jsonl", rows.map((r) => JSON.stringify(r)).join("\n"));
+  write("rows.csv", `a,b,label\n${rows.map((r) => `${r.x[0]},"${r.text}",${r.label}`).join("\n")}\n`);
+  write("wave.wav", wave(Int16Array.from({ length: 400 }, (_, i) => 8000 * Math.sin(i / 5))));
+  write("text.txt", "one two three\ntwo three one one\nthree two\n");
+  const vocabulary = Object.fromEntries(["<unk>", "one", "two", "three"].map((w, i) => [w, i]));
+  write(
+    "words.tokenizer.json",
+    JSON.stringify({
+      version: "1.0",
+      added_tokens: [{ id: 0, content: "<unk>", special: true, single_word: false, lstrip: false, rstrip: false, normalized: false }],
+      normalizer: { type: "Lowercase" },
+      pre_tokenizer: { type: "Whitespace" },
+      post_processor: null,
+      decoder: null,
+      model: { type: "WordLevel", vocab: vocabulary, unk_token: "<unk>" },
+    }),
+  );
+  for (const kind of ["png", "jpeg", "webp", "tiff"])
+    await sharp({ create: { width: 9, height: 7, channels: 3, background: "#123456" } }).toFile(join(folder, `picture.${kind}`));
+}
+
+/** A RIFF file of one channel of 16 bits at 8 kHz. */
+function wave(samples) {
+  const b = Buffer.alloc(44 + samples.byteLength);
+  b.write("RIFF", 0);
+  b.writeUInt32LE(b.length - 8, 4);
+  b.write("WAVEfmt ", 8);
+  b.writeUInt32LE(16, 16);
+  b.writeUInt16LE(1, 20);
+  b.writeUInt16LE(1, 22);
+  b.writeUInt32LE(8000, 24);
+  b.writeUInt32LE(16000, 28);
+  b.writeUInt16LE(2, 32);
+  b.writeUInt16LE(16, 34);
+  b.write("data", 36);
+  b.writeUInt32LE(samples.byteLength, 40);
+  for (const [i, x] of samples.entries()) b.writeInt16LE(x, 44 + 2 * i);
+  return b;
 }

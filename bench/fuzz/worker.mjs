@@ -1,8 +1,11 @@
 // Reads mutants of one seed file and tells the parent what came of each: an outcome, and the peak memory so far.
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, extname, join } from "node:path";
+import { parseBuild } from "../../dist/build-config.js";
 import { decodeStats } from "../../dist/calibrate/file.js";
+import { decodeTable } from "../../dist/calibrate/tables.js";
 import { parseConfig } from "../../dist/data/config.js";
+import { openData } from "../../dist/data/index.js";
 import { QcError } from "../../dist/diagnostics.js";
 import { checkModel } from "../../dist/graph/check.js";
 import { modelHashes } from "../../dist/graph/onnx/hash.js";
@@ -12,6 +15,7 @@ import { openNpz } from "../../dist/io/npz.js";
 import { memorySource } from "../../dist/io/source.js";
 import { readPlan } from "../../dist/plan/io.js";
 import { convertOpset } from "../../dist/prepare/opset/index.js";
+import { parseGate } from "../../dist/verify/gate/index.js";
 import { generator, mutate } from "./mutate.mjs";
 
 const [seedFile, allFiles, scratch, seedText, fromText, toText] = process.argv.slice(2);
@@ -27,6 +31,45 @@ const put = (name, bytes) => {
 /** Waits until it is out: what is queued when the channel closes would be lost. */
 const tell = (message) => new Promise((done) => process.send(message, done));
 const folderOf = dirname(seedFile);
+
+/** Reads every sample of a set that has this file in it. */
+async function samples(bytes, config, inputs) {
+  const path = put(basename(seedFile), bytes);
+  if (config !== undefined) writeFileSync(join(scratch, "set.yaml"), config);
+  const data = await openData(config === undefined ? path : join(scratch, "set.yaml"), inputs);
+  const roles = Object.values(data.roles).flat();
+  for (const i of roles.slice(0, 20)) await data.sample(i);
+}
+const float = (name, dims) => ({ name, dtype: "float32", dims });
+const tokens = { name: "ids", dtype: "int64", dims: ["N", "T"] };
+const text = (file, tokenizer) => {
+  for (const n of ["text.txt", "words.tokenizer.json"]) if (n !== basename(seedFile)) put(n, readFileSync(join(folderOf, n)));
+  return `name: t\nsource: ${file}\ntext: { tokenizer: ${tokenizer} }\ninputs: { ids: { from: ids } }\n`;
+};
+const asText = (bytes) => new TextDecoder().decode(bytes);
+
+const SAMPLES = {
+  "rows.jsonl": (b) => samples(b, "name: t\nsource: rows.jsonl\ninputs: { x: { from: x } }\nlabels: label\n", [float("x", ["N", 3])]),
+  "rows.csv": (b) => samples(b, "name: t\nsource: rows.csv\ninputs: { x: { from: a } }\nlabels: label\n", [float("x", ["N"])]),
+  "wave.wav": (b) => samples(b, undefined, [float("x", ["N", "T"])]),
+  "text.txt": (b) => samples(b, text("text.txt", "words.tokenizer.json"), [tokens]),
+  "words.tokenizer.json": (b) => samples(b, text("text.txt", "words.tokenizer.json"), [tokens]),
+  "split.json": (b) => {
+    put("stored.npz", readFileSync(join(folderOf, "stored.npz")));
+    return samples(b, "name: t\nsource: stored.npz\ninputs: { x: { from: x } }\nsplit: { indices: split.json }\n", [
+      float("x", ["N", 3, 8, 8]),
+    ]);
+  },
+  "gate.yaml": (b) => void parseGate(asText(b), "gate.yaml"),
+  "qc.yaml": (b) => void parseBuild(asText(b), "qc.yaml"),
+};
+for (const kind of ["png", "jpeg", "webp", "tiff"])
+  SAMPLES[`picture.${kind}`] = (b) =>
+    samples(b, `name: t\nsource: picture.${kind}\ninputs: { x: { steps: [decode, { layout: nchw }, { cast: float32 }] } }\n`, [
+      float("x", ["N", 3, 7, 9]),
+    ]);
+for (const kind of ["cache", "table.json", "txt", "flatbuffers"])
+  SAMPLES[`calibration.${kind}`] = (b) => void decodeTable(b, basename(seedFile));
 
 const READ = {
   ".onnx"(bytes) {
@@ -71,8 +114,14 @@ const READ = {
   },
   ".yaml": (bytes) => void parseConfig(new TextDecoder().decode(bytes), "set.yaml"),
 };
-const read = READ[extname(seedFile)];
+const read = SAMPLES[basename(seedFile)] ?? READ[extname(seedFile)];
 
+// A seed that is refused itself would prove nothing.
+try {
+  await read(original);
+} catch (e) {
+  await tell({ end: Number(fromText), outcome: `SEED ${e.message}` });
+}
 for (let i = Number(fromText); i < Number(toText); i++) {
   await tell({ start: i });
   const bytes = mutate(original, others, generator(Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(i + 1, 0x85ebca6b)));
