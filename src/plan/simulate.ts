@@ -9,7 +9,7 @@ import { isCodeDType } from "../quant/float8.ts";
 import { type Coded, codesOf, requantizedParams } from "./codes.ts";
 import { Resolver } from "./resolve.ts";
 import { readNumbers, spread } from "./tensors.ts";
-import { tokenCodes } from "./tokens.ts";
+import { tokenQuotient } from "./tokens.ts";
 import type { PlanBundle, Site } from "./types.ts";
 
 /**
@@ -138,16 +138,16 @@ function float8FakeQuant(bundle: PlanBundle, site: Extract<Site, { kind: "static
   return y;
 }
 
-/** y = round(x / s) * s, s a scale for each row: see `tokenCodes`. */
+/** y = round(x / s) * s, s a scale for each row: see `tokenQuotient`. */
 const tokenFakeQuant =
   (opset: number) =>
   (x: Value): Value => {
-    const { codes, scale } = tokenCodes(x, {
+    const { quotient, scale } = tokenQuotient(x, {
       opset,
       node: (op, inputs, _hint, attrs) => place(x.graph, x, inputs, op, 1, attrs)[0]!,
       constant: (data, hint) => x.graph.constant(data, `${x.name}_${hint}`),
     });
-    const y = put(x, "Mul", [codes, scale]);
+    const y = put(x, "Mul", [put(x, "Round", [quotient]), scale]);
     y.graph.setType(y, x.type);
     return y;
   };

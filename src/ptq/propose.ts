@@ -206,7 +206,7 @@ function activationSites(ctx: Context, placed: Placed, dynamic: readonly Compute
   const tokens = ctx.input.recipe.dynamicPer === "token";
   const granularity = { kind: "tensor" } as const;
   const scheme: Scheme = tokens
-    ? { dtype: "int8", symmetric: true, narrow: true, granularity }
+    ? { dtype: "uint8", symmetric: true, narrow: true, granularity }
     : { dtype: "uint8", symmetric: false, narrow: false, granularity };
   const because = tokens ? "quantized while running, token by token" : "quantized while running";
   for (const [value, uses] of dynamicUses)

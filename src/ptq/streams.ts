@@ -5,7 +5,7 @@ import { writeModel } from "../graph/onnx/index.ts";
 import { floats, type TensorData, tensorFromBytes } from "../graph/tensor.ts";
 import { tensorType, type ValueType } from "../graph/types.ts";
 import { capturedBy, nodeKey } from "../graph/walk.ts";
-import { tokenCodes } from "../plan/tokens.ts";
+import { tokenQuotient } from "../plan/tokens.ts";
 import type { Insertion, PlanBundle, Site } from "../plan/types.ts";
 import { DTYPES, type DType, isIntDType } from "../quant/dtype.ts";
 import { packCodes } from "../quant/pack.ts";
@@ -364,12 +364,13 @@ class SegmentBuilder {
 
   #tokens(x: Value): Value {
     return this.#once(`tokens/${x.name}`, () => {
-      const { codes, scale } = tokenCodes(x, {
+      const { quotient, scale } = tokenQuotient(x, {
         opset: this.#model.opsets.get("") ?? 1,
         node: (op, inputs, _hint, attrs) => this.#graph.append({ op, inputs: [...inputs], attrs: { ...attrs } }).outputs[0]!,
         constant: (data, hint) => this.#graph.constant(data, hint),
       });
-      return this.#graph.append({ op: "Mul", inputs: [codes, scale] }).outputs[0]!;
+      const rounded = this.#graph.append({ op: "Round", inputs: [quotient] }).outputs[0]!;
+      return this.#graph.append({ op: "Mul", inputs: [rounded, scale] }).outputs[0]!;
     });
   }
 

@@ -1,10 +1,10 @@
 import { floatAttr, intAttr } from "../../graph/attr.ts";
 import { transpose } from "../../graph/constant.ts";
 import type { Graph, Node, Use, Value } from "../../graph/ir.ts";
-import { floats } from "../../graph/tensor.ts";
+import { floats, type TensorData } from "../../graph/tensor.ts";
 import type { Coded } from "../../plan/codes.ts";
 import { spread } from "../../plan/tensors.ts";
-import { tokenCodes } from "../../plan/tokens.ts";
+import { TOKEN_ZERO, tokenQuotient } from "../../plan/tokens.ts";
 import { DTYPES, isIntDType } from "../../quant/dtype.ts";
 import { behind, codesTensor, RULE } from "./emit.ts";
 import { replaceOutput } from "./gather.ts";
@@ -17,7 +17,7 @@ const SUFFIX = "_DynamicQuantizeLinear";
  *   Aq, s, z = DynamicQuantizeLinear(A);  Y = Cast(MatMulInteger(Aq, Wq, z)) * (s * sW) [+ b]
  * W int8 [K, N], or uint8 with a zero point; sW a scalar or [N]. The order of the two products of scales is the one that onnxruntime fuses.
  *
- * With `tokens` each row of A has its own scale (`tokenCodes`) and zero point 0: Aq int8, s […, 1].
+ * With `tokens` each row of A has its own scale (`tokenQuotient`) and the zero point in the middle: s […, 1].
  */
 export function lowerMatMulInteger(c: Coded, uses: readonly Use[], tokens?: { readonly opset: number }): void {
   const { dtype } = c.site.scheme;
@@ -49,8 +49,7 @@ export function lowerMatMulInteger(c: Coded, uses: readonly Use[], tokens?: { re
         attrs,
         origin: { rule: RULE, from: [stem] },
       }).outputs[0]!;
-    const zeroPoints = zero ? [dyn[2], zero] : dyn[2] ? [dyn[2]] : [];
-    const sums = put("MatMulInteger", [dyn[0], weight, ...zeroPoints], "sums");
+    const sums = put("MatMulInteger", zero ? [dyn[0], weight, dyn[2], zero] : [dyn[0], weight, dyn[2]], "sums");
     const real = put("Cast", [sums], "real", { to: DTYPES.float32.code });
     const scales = put("Mul", [dyn[1], scale], "scales");
     let out = put("Mul", [real, scales], "scaled");
@@ -63,12 +62,12 @@ export function lowerMatMulInteger(c: Coded, uses: readonly Use[], tokens?: { re
 /** The Cast to codes of a value's rows. Readers of one value share it. */
 const TOKENS = "_tokens";
 
-/** Codes int8 and scales of a value's rows; there is no zero point. */
-function tokensOf(graph: Graph, value: Value, opset: number): readonly [Value, Value, undefined] {
+/** Codes, scales and the zero point of a value's rows. */
+function tokensOf(graph: Graph, value: Value, opset: number): readonly [Value, Value, Value] {
   const known = value.uses.find((u) => u.node.op === "Div" && u.node.graph === graph && u.node.name === `${value.name}${TOKENS}_quotient`);
   if (known) {
-    const rounded = known.node.outputs[0]!.uses[0]!.node;
-    return [rounded.outputs[0]!.uses[0]!.node.outputs[0]!, known.node.inputs[1]!, undefined];
+    const quantize = known.node.outputs[0]!.uses[0]!.node;
+    return [quantize.outputs[0]!, known.node.inputs[1]!, quantize.inputs[2]!];
   }
   let place = behind(graph, value);
   const node = (
@@ -88,12 +87,10 @@ function tokensOf(graph: Graph, value: Value, opset: number): readonly [Value, V
     place = (spec) => graph.insertAfter(made, spec);
     return made.outputs[0]!;
   };
-  const { codes, scale } = tokenCodes(value, {
-    opset,
-    node,
-    constant: (data, hint) => graph.constant(data, `${value.name}${TOKENS}_${hint}`),
-  });
-  return [node("Cast", [codes], "codes", { to: DTYPES.int8.code }), scale, undefined];
+  const constant = (data: TensorData, hint: string) => graph.constant(data, `${value.name}${TOKENS}_${hint}`);
+  const { quotient, scale } = tokenQuotient(value, { opset, node, constant });
+  const zero = constant(codesTensor([TOKEN_ZERO], [], "uint8"), "zero_point");
+  return [node("QuantizeLinear", [quotient, constant(floats([1], []), "one"), zero], "codes"), scale, zero];
 }
 
 function dynamicOf(graph: Graph, value: Value): readonly [Value, Value, Value] {
