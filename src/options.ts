@@ -61,8 +61,13 @@ export const RECIPES = [
   "nf4-weights",
   "fp4-weights",
   "w4a8",
+  "w7a8",
+  "w8a16",
+  "w4a16",
   "w4a4",
   "fp8",
+  "mxfp8",
+  "nvfp4",
   "fp16",
   "bf16",
 ] as const;
@@ -151,6 +156,11 @@ export const QUANTIZE = {
   ...RUN,
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL with the recipe before the extension)" },
   plan: { type: "text", hint: "FILE", help: "where the plan goes (default: beside the model, .plan.json)" },
+  prune: {
+    type: "text",
+    hint: "PART",
+    help: "take channels out first: the part of the multiplications that goes (0.3), or auto: as much as a limit on size or latency needs",
+  },
   pareto: { type: "text", hint: "FILE", help: "write the frontier of size and loss as JSON, with a plan beside it for each point" },
   report: { type: "text", hint: "FILE", help: "where the report goes (default: beside the model, .report.json)" },
   verifySamples: {
@@ -195,6 +205,26 @@ export const SENSITIVITY = {
   },
   ...RUN,
   out: { type: "text", short: "o", hint: "FILE", help: "the table as JSON" },
+} as const satisfies Options;
+
+const LEVELS = ["disabled", "basic", "extended", "layout", "all"] as const;
+export const COSTS = {
+  ...DATA,
+  target: { ...DECIDE.target, default: "ort-cpu" },
+  recipe: DECIDE.recipe,
+  skip: DECIDE.skip,
+  level: { type: "choice", of: LEVELS, default: "all", help: "onnxruntime's graph optimizations" },
+  threads: { type: "number", hint: "N", integer: true, min: 1, max: 1024, default: 1, help: "threads of one run" },
+  runs: { type: "number", hint: "N", integer: true, min: 4, default: 80, help: "runs of each graph that count" },
+  profile: {
+    type: "list",
+    hint: "SCHEME=FILE",
+    help: "take over what trtexec --exportProfile wrote of the float engine (float=FILE) and of those of schemes (w8a8=FILE)",
+  },
+  seed: RUN.seed,
+  memory: RUN.memory,
+  provider: RUN.provider,
+  out: { type: "text", short: "o", hint: "FILE", help: "the cost table as JSON" },
 } as const satisfies Options;
 
 export const CALIBRATE = {

@@ -1,5 +1,18 @@
 import { BENCH, BUILD, CARD, CHECK, DEDUPE, DRIFT, REPORT, SAMPLE } from "../gate-options.ts";
-import { APPLY, CALIBRATE, LINT, OUT, PLAN, QAT_IMPORT, QAT_INSERT, QAT_TRAIN, QUANTIZE, SENSITIVITY, STATS_TABLE } from "../options.ts";
+import {
+  APPLY,
+  CALIBRATE,
+  COSTS,
+  LINT,
+  OUT,
+  PLAN,
+  QAT_IMPORT,
+  QAT_INSERT,
+  QAT_TRAIN,
+  QUANTIZE,
+  SENSITIVITY,
+  STATS_TABLE,
+} from "../options.ts";
 import { type Command, command } from "./command.ts";
 
 const MODEL = { name: "MODEL", help: "an ONNX file" } as const;
@@ -47,6 +60,16 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
       "qc sensitivity model.onnx -d set.yaml --loss kl --coalitions 16 -o s.json",
     ],
     load: () => import("./commands/sensitivity.ts"),
+  }),
+  costs: command({
+    summary: "what every node takes in every scheme, for --cost-table: measured here, or from TensorRT's layer profiles",
+    args: [MODEL],
+    options: COSTS,
+    examples: [
+      "qc costs model.onnx --data set.yaml -o model.costs.json",
+      "qc costs model.onnx -d set.yaml -t tensorrt --profile float=fp16.json --profile w8a8=int8.json -o model.costs.json",
+    ],
+    load: () => import("./commands/costs.ts"),
   }),
   "stats table": command({
     summary: "a calibration table for other tools: TensorRT's cache or onnxruntime's",
@@ -141,9 +164,20 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   }),
   build: command({
     summary: "every artefact that a config file names; what is up to date is skipped",
-    args: [{ name: "CONFIG", help: "models, targets, recipes, budgets and gates (default: qc.yaml)", optional: true }],
+    args: [
+      {
+        name: "CONFIG",
+        help: "models, targets, recipes, budgets and gates (default: qc.yaml); with --preset a model or a folder",
+        optional: true,
+      },
+    ],
     options: BUILD,
-    examples: ["qc build", "qc build qc.yaml --jobs 4 --memory 8GB", "qc build --check"],
+    examples: [
+      "qc build",
+      "qc build qc.yaml --jobs 4 --memory 8GB",
+      "qc build --check",
+      "qc build model.onnx --preset transformers.js -o my-model",
+    ],
     load: () => import("./commands/build.ts"),
   }),
   report: command({

@@ -1,4 +1,4 @@
-import type { Model, Node } from "../graph/ir.ts";
+import type { Model } from "../graph/ir.ts";
 import { opFacts } from "../graph/ops/index.ts";
 import { nodeKey } from "../graph/walk.ts";
 import type { PlanBundle } from "../plan/types.ts";
@@ -14,15 +14,19 @@ export interface Observed {
   readonly schemes: ReadonlyMap<string, string>;
   readonly kernels: Attributed;
   readonly wallUs: number;
+  /** Layers differ: some codes, some float. */
+  readonly mixture: boolean;
 }
 
 export type Fitted = Pick<CostTable, "fixedUs" | "nodes" | "inputs" | "checks"> & { readonly recordingUs: number };
 
-/** Nodes that read their data as codes, by the plan's sites. */
+/** Nodes that compute on codes: a static site stands before them, and no skip says that they take the floats behind it. */
 export function readersOfCodes(model: Model, bundle: PlanBundle): ReadonlySet<string> {
   const index = siteIndex(model, bundle.plan);
+  const floats = new Set(bundle.plan.skips.map((s) => s.node));
   const out = new Set<string>();
   for (const n of model.graph.nodes) {
+    if (floats.has(nodeKey(n))) continue;
     const data = (opFacts(n)?.data ?? []).filter((i) => n.inputs[i]?.producer || n.inputs[i]?.isInput);
     if (data.some((i) => index.at(n.inputs[i]!, n, i)?.kind === "static")) out.add(nodeKey(n));
   }
@@ -67,45 +71,57 @@ export function wantsOf(w: Wiring, key: string, codes: (node: string) => boolean
  *
  *   run(g) = fixed + Σ kernels(g) − recording · count(g)        least squares over the graphs: what recording adds to a kernel, and what a
  *                                                                run takes beside its kernels
- *   kernel(node, scheme) = mean over the graphs in which the node has the scheme
- *   behind(p) = a₀ (p float) + toCodes [p float and a reader reads codes]  |  a₁ (p codes) + toFloat [p codes and a reader reads floats]
+ *   node(n, g) = kernels at n and conversions behind it
+ *   us(n, s)   = node(n, g), g the graph in which all nodes have scheme s: layouts are then those of a whole region
+ *   toCodes(n) = mean of node(n, g) over the g in which n is float and a reader reads codes − us(n, float)
+ *   toFloat(n) = mean of node(n, g) over the g in which n is codes and a reader reads floats − us(n, codes)
  *
- * a₀ and a₁ (the engine's changes of layout) are counted with the node itself.
+ * What no graph had is as of values of the same size.
  */
 export function fitCosts(model: Model, observed: readonly Observed[], sizes: (maker: string) => number | undefined): Fitted {
   const { fixed, recording } = fitRuns(observed);
   const net = (s: { readonly us: number; readonly kernels: number } | undefined) => (s ? Math.max(0, s.us - recording * s.kernels) : 0);
   const wiring = wiringOf(model);
-  const makers = [...wiring.makers.keys()];
-  const behind = new Map(makers.map((m) => [m, conversions(m, observed, wiring, net)] as const));
-  // What was never seen is as of values of the same size.
-  const line = (pick: (c: Conversions) => number | undefined) =>
+  const views = new Map<string, View[]>();
+  for (const key of new Set([...model.graph.nodes.map(nodeKey), ...wiring.makers.keys()]))
+    views.set(
+      key,
+      observed.map((g): View => {
+        const codes = g.codes.has(key);
+        const wants = wantsOf(wiring, key, (n) => g.codes.has(n));
+        return {
+          scheme: g.schemes.get(key) ?? (codes ? "codes" : "float"),
+          codes,
+          mixed: codes ? wants.floats : wants.codes,
+          whole: !g.mixture,
+          us: net(g.kernels.at.get(key)) + net(g.kernels.behind.get(key)),
+        };
+      }),
+    );
+  const fits = new Map([...views].map(([key, all]) => [key, fitNode(all)] as const));
+  const line = (pick: (c: NodeFit) => number | undefined) =>
     fitLine(
-      makers.flatMap((m) => {
-        const [n, y] = [sizes(m), pick(behind.get(m)!)];
+      [...wiring.makers.keys()].flatMap((m) => {
+        const [n, y] = [sizes(m), pick(fits.get(m)!)];
         return n !== undefined && y !== undefined ? [[n, y] as const] : [];
       }),
     );
   const [codesLine, floatLine] = [line((c) => c.toCodes), line((c) => c.toFloat)];
   const rows: CostRow[] = [];
   for (const n of model.graph.nodes) {
-    const row = rowOf(n, observed, net, behind.get(nodeKey(n)));
-    if (!row) continue;
-    const c = behind.get(row.node);
-    const size = sizes(row.node) ?? 0;
-    const toCodes = c ? (c.toCodes ?? codesLine(size)) : 0;
-    const toFloat = c ? (c.toFloat ?? floatLine(size)) : 0;
-    rows.push({
-      ...row,
-      ...(toCodes > 0 && Object.keys(row.us).length > 1 && { toCodes: round(toCodes) }),
-      ...(toFloat > 0 && Object.keys(row.us).length > 1 && { toFloat: round(toFloat) }),
-    });
+    const key = nodeKey(n);
+    const { us, toCodes, toFloat } = fits.get(key)!;
+    // Products have a row each, so that a table that lacks one is told from one that found nothing.
+    if (Object.values(us).every((x) => x === 0) && !observed[0]?.schemes.has(key)) continue;
+    const choice = Object.keys(us).length > 1 && wiring.makers.has(key);
+    const [q, d] = [round(toCodes ?? codesLine(sizes(key) ?? 0)), round(toFloat ?? floatLine(sizes(key) ?? 0))];
+    rows.push({ node: key, op: n.op, us, ...(choice && q > 0 && { toCodes: q }), ...(choice && d > 0 && { toFloat: d }) });
   }
   const inputs = model.graph.inputs
-    .filter((v) => behind.has(`input ${v.name}`))
+    .filter((v) => fits.has(`input ${v.name}`))
     .map((v) => {
-      const c = behind.get(`input ${v.name}`)!;
-      return { value: v.name, toCodes: round(c.toCodes ?? codesLine(sizes(`input ${v.name}`) ?? 0)) };
+      const key = `input ${v.name}`;
+      return { value: v.name, toCodes: round(fits.get(key)!.toCodes ?? codesLine(sizes(key) ?? 0)) };
     });
   const part = { fixedUs: round(fixed), nodes: rows, inputs };
   const checks = observed.map((g) => ({
@@ -114,6 +130,42 @@ export function fitCosts(model: Model, observed: readonly Observed[], sizes: (ma
     predictedUs: round(addUp(part, wiring, { codes: (n) => g.codes.has(n), scheme: (n) => g.schemes.get(n) })),
   }));
   return { ...part, checks, recordingUs: round(recording) };
+}
+
+/** One node in one graph. */
+interface View {
+  readonly scheme: string;
+  readonly codes: boolean;
+  /** A reader wants the other of codes and floats. */
+  readonly mixed: boolean;
+  /** Of a graph in one scheme. */
+  readonly whole: boolean;
+  readonly us: number;
+}
+interface NodeFit {
+  readonly us: Readonly<Record<string, number>>;
+  readonly toCodes: number | undefined;
+  readonly toFloat: number | undefined;
+}
+
+function fitNode(views: readonly View[]): NodeFit {
+  const mean = (all: readonly View[]): number | undefined =>
+    all.length === 0 ? undefined : all.reduce((sum, v) => sum + v.us, 0) / all.length;
+  const us: Record<string, number> = {};
+  for (const scheme of [...new Set(views.map((v) => v.scheme))].sort()) {
+    const own = views.filter((v) => v.scheme === scheme);
+    const plain = own.filter((v) => !v.mixed);
+    us[scheme] = round(mean(plain.filter((v) => v.whole)) ?? mean(plain) ?? mean(own)!);
+  }
+  const extra = (codes: boolean): number | undefined => {
+    const own = views.filter((v) => v.codes === codes);
+    const mixed = own.filter((v) => v.mixed);
+    // Never seen without the conversion: it is part of the node then.
+    if (mixed.length === 0) return undefined;
+    if (mixed.length === own.length) return 0;
+    return Math.max(0, mixed.reduce((sum, v) => sum + v.us - us[v.scheme]!, 0) / mixed.length);
+  };
+  return { us, toCodes: extra(false), toFloat: extra(true) };
 }
 
 /** The time of a run by the table: rows of the nodes as they are, and conversions where codes meet floats. */
@@ -141,58 +193,6 @@ export function timeOf(r: CostRow, scheme: string): number | undefined {
 
 /** Nanoseconds: more digits would pretend. */
 const round = (us: number): number => Math.round(us * 1e3) / 1e3;
-
-function rowOf(
-  n: Node,
-  observed: readonly Observed[],
-  net: (s: { readonly us: number; readonly kernels: number } | undefined) => number,
-  behind: Conversions | undefined,
-): CostRow | undefined {
-  const key = nodeKey(n);
-  const seen = new Map<string, number[]>();
-  for (const g of observed) {
-    const codes = g.codes.has(key);
-    const scheme = g.schemes.get(key) ?? (codes ? "codes" : "float");
-    const us = net(g.kernels.at.get(key)) + ((codes ? behind?.codes : behind?.float) ?? 0);
-    seen.set(scheme, [...(seen.get(scheme) ?? []), us]);
-  }
-  const us = Object.fromEntries(
-    [...seen].sort(([a], [b]) => (a < b ? -1 : 1)).map(([s, all]) => [s, round(all.reduce((x, y) => x + y, 0) / all.length)]),
-  );
-  return Object.values(us).every((x) => x === 0) ? undefined : { node: key, op: n.op, us };
-}
-
-interface Conversions {
-  readonly float: number;
-  readonly codes: number;
-  readonly toCodes: number | undefined;
-  readonly toFloat: number | undefined;
-}
-
-function conversions(
-  maker: string,
-  observed: readonly Observed[],
-  w: Wiring,
-  net: (s: { readonly us: number; readonly kernels: number } | undefined) => number,
-): Conversions {
-  const of = (codes: boolean, mixed: boolean): number | undefined => {
-    const all = observed.filter((g) => {
-      const wants = wantsOf(w, maker, (n) => g.codes.has(n));
-      return g.codes.has(maker) === codes && (codes ? wants.floats : wants.codes) === mixed;
-    });
-    return all.length === 0 ? undefined : all.reduce((sum, g) => sum + net(g.kernels.behind.get(maker)), 0) / all.length;
-  };
-  const [f, fc, c, cf] = [of(false, false), of(false, true), of(true, false), of(true, true)];
-  // Seen only with the conversion: it is then part of the node.
-  const float = f ?? fc ?? 0;
-  const codes = c ?? cf ?? 0;
-  return {
-    float,
-    codes,
-    toCodes: f !== undefined && fc !== undefined ? Math.max(0, fc - f) : f === undefined && fc !== undefined ? 0 : undefined,
-    toFloat: c !== undefined && cf !== undefined ? Math.max(0, cf - c) : c === undefined && cf !== undefined ? 0 : undefined,
-  };
-}
 
 /** wall − Σ kernels = fixed − recording · count, both at least 0. */
 function fitRuns(observed: readonly Observed[]): { readonly fixed: number; readonly recording: number } {

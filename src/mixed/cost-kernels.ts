@@ -42,11 +42,14 @@ class Names {
   }
 }
 
-/** The middle half of the runs, averaged: the clock ticks in whole µs, and a few runs are disturbed. */
-export function middleMean(x: readonly number[]): number {
+/**
+ * Of many runs the mean of those between the 5th and the 30th percentile: whatever else a machine does only adds time, and the clock of kernels
+ * ticks in whole µs, so that one quantile would be too coarse.
+ */
+export function undisturbed(x: readonly number[]): number {
   const s = [...x].sort((a, b) => a - b);
-  const cut = Math.floor(s.length / 4);
-  const kept = s.slice(cut, s.length - cut);
+  const from = Math.floor(s.length * 0.05);
+  const kept = s.slice(from, Math.max(from + 1, Math.ceil(s.length * 0.3)));
   return kept.reduce((a, b) => a + b, 0) / Math.max(1, kept.length);
 }
 
@@ -74,7 +77,7 @@ export function attribute(o: {
 }): Attributed {
   const owner = ownersOf(o.prepared, o.lowered);
   const names = new Names(o.lowered);
-  const spent = new Map(o.times.map((t) => [t.node, middleMean(t.microseconds.slice(o.skip))]));
+  const spent = new Map(o.times.map((t) => [t.node, undisturbed(t.microseconds.slice(o.skip))]));
   const kernels = o.optimized.graph.nodes.filter((n) => spent.has(n.name));
   const lowered = new Map<Node, Node>();
   for (const k of o.optimized.graph.nodes) {

@@ -11,7 +11,7 @@ import { elementCount } from "../quant/dtype.ts";
 import type { Feeds, OptLevel, Runtime, Session } from "../runtime/types.ts";
 import type { Builder, Choice } from "./build.ts";
 import { type Fitted, fitCosts, type Observed, readersOfCodes } from "./cost-fit.ts";
-import { attribute, middleMean } from "./cost-kernels.ts";
+import { attribute, undisturbed } from "./cost-kernels.ts";
 import { bestQuantized } from "./lab.ts";
 
 export interface MeasureOptions {
@@ -44,6 +44,7 @@ interface Case {
   readonly graph: string;
   /** undefined: the prepared float graph. */
   readonly choice: Choice | undefined;
+  readonly mixture: boolean;
 }
 
 /** Every node in every scheme, measured in whole graphs: float, one for each scheme, and mixtures; all in turn, each with and without recording. */
@@ -96,11 +97,12 @@ export async function measureCosts(o: MeasureOptions): Promise<Fitted & { readon
         codes: x.c.choice ? readersOfCodes(o.model, o.builder.plan(x.c.choice)) : new Set(),
         schemes: schemesOf(o.builder, x.c.choice),
         kernels: attribute({ prepared: o.model, lowered: x.lowered, optimized, times, skip: WARM_UP }),
-        wallUs: middleMean(x.us),
+        wallUs: undisturbed(x.us),
+        mixture: x.c.mixture,
       });
     }
     const fitted = fitCosts(o.model, observed, sizesOf(o.model, o.types));
-    return { ...fitted, floatUs: Math.round(middleMean(sourceUs) * 1e3) / 1e3 };
+    return { ...fitted, floatUs: Math.round(undisturbed(sourceUs) * 1e3) / 1e3 };
   } finally {
     await Promise.allSettled([source, ...opened.flatMap((x) => [x.plain, x.recorded])].map((s) => s.release()));
   }
@@ -110,9 +112,13 @@ function casesOf(o: MeasureOptions): Case[] {
   const { builder } = o;
   const { units } = builder;
   const names = [...new Set(units.flatMap((u) => u.options.filter((x) => x.scheme.weight).map((x) => x.scheme.name)))];
-  const cases: Case[] = [{ graph: "float", choice: undefined }];
+  const cases: Case[] = [{ graph: "float", choice: undefined, mixture: false }];
   for (const name of names)
-    cases.push({ graph: name, choice: builder.choiceOf((u) => u.options.find((x) => x.scheme.name === name) ?? bestQuantized(u)) });
+    cases.push({
+      graph: name,
+      choice: builder.choiceOf((u) => u.options.find((x) => x.scheme.name === name) ?? bestQuantized(u)),
+      mixture: false,
+    });
   // Without activations as codes there are no conversions, and a layer costs what it costs alone.
   const float = units.flatMap((u) => u.options.find((x) => !x.scheme.weight)?.scheme ?? [])[0];
   const joins = units.some((u) => u.options.some((x) => isCodes(x.scheme)));
@@ -128,7 +134,7 @@ function casesOf(o: MeasureOptions): Case[] {
       const own = u.options.find((x) => !x.scheme.weight)?.scheme;
       choice.set(u.key, codes ? best : (own ?? best));
     });
-    cases.push({ graph: `mixture ${m + 1}`, choice });
+    cases.push({ graph: `mixture ${m + 1}`, choice, mixture: true });
   }
   return cases;
 }
