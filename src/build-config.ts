@@ -3,6 +3,7 @@ import { parse } from "yaml";
 import { nearest } from "./diagnostics/nearest.ts";
 import { type Diagnostic, QcError } from "./diagnostics.ts";
 import { QUANTIZE, schemaOf } from "./options.ts";
+import { type Layout, TRANSFORMERS_JS, transformersJs } from "./preset.ts";
 import { schemeList } from "./recipe-file.ts";
 
 /** What is asked of the compiler for one artefact: options of `qc quantize`, data among them. */
@@ -14,6 +15,10 @@ export interface ArtifactWish {
   readonly gate: string | true | undefined;
   /** Samples and rounds of the gate. */
   readonly rounds: number;
+  /** The model as it is: nothing is compiled. */
+  readonly copy?: true;
+  /** Where its files go; absent: all side by side in the output folder. */
+  readonly layout?: Layout;
 }
 
 export interface BuildConfig {
@@ -37,6 +42,8 @@ export interface ModelConfig {
   readonly options?: Readonly<Record<string, unknown>>;
   readonly gate?: string | boolean;
   readonly preset?: string;
+  /** Bytes of a model file beyond which its constants go to a file beside it. */
+  readonly inline?: number | string;
 }
 
 /**
@@ -72,7 +79,7 @@ function schemesOf(config: BuildConfig, model: ModelConfig): { readonly scheme?:
   const scheme = [...of(config.options), ...of(model.options)];
   return scheme.length > 0 ? { scheme } : {};
 }
-export const PRESETS: Readonly<Record<string, Preset>> = { matrix };
+export const PRESETS: Readonly<Record<string, Preset>> = { matrix, [TRANSFORMERS_JS]: transformersJs };
 
 /** Options that the build sets itself, or that no artefact has. */
 const OWN = ["data", "target", "recipe", "out", "plan", "report", "dryRun", "threads", "memory"];
@@ -114,6 +121,7 @@ export const BUILD_SCHEMA = {
           options: OPTIONS,
           gate: GATE,
           preset: { enum: Object.keys(PRESETS) },
+          inline: { type: ["number", "string"], description: "bytes of a model file beyond which constants go beside it" },
         },
         required: ["file"],
         additionalProperties: false,

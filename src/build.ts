@@ -6,6 +6,7 @@ import { QcError } from "./diagnostics.ts";
 import { BUILD } from "./gate-options.ts";
 import { writeAtomic } from "./io/atomic.ts";
 import { sha256 } from "./io/hash.ts";
+import { LIMITS } from "./io/limits.ts";
 import { fileNameOf, folderOf, isFile, joinPath, namesIn } from "./io/path.ts";
 import { readFile } from "./io/source.ts";
 import { RUN_KEYS, type RunOptions } from "./job.ts";
@@ -13,6 +14,7 @@ import { DEFAULT_SAMPLES, parseNumber, settle, type Wished } from "./options.ts"
 import { jsonText } from "./outputs.ts";
 import { calibrate } from "./partial.ts";
 import { recipeOf } from "./plan/recipes/index.ts";
+import { copyCompanions, isPresetModel, layOut, presetConfig } from "./preset.ts";
 import { machineInfo } from "./runtime/machine.ts";
 import { inputsOf, readSource } from "./source.ts";
 import { TOOL } from "./version.ts";
@@ -67,11 +69,21 @@ interface Wish extends ArtifactWish {
 export async function build(file: string, given: BuildOptions = {}): Promise<BuildResult> {
   const { onArtifact, ...rest } = given;
   const options = settle(BUILD, rest as Readonly<Record<string, unknown>>, RUN_KEYS);
-  const config = parseBuild(new TextDecoder().decode(readFile(file)), file);
-  const folder = folderOf(file);
+  const { preset } = options;
+  for (const flag of ["data", "out"] as const)
+    if (preset === undefined && options[flag] !== undefined)
+      throw new QcError({
+        code: "cli/bad-value",
+        flag: `--${flag}`,
+        got: options[flag],
+        want: "--preset beside it; a config says it itself",
+      });
+  const config =
+    preset === undefined ? parseBuild(new TextDecoder().decode(readFile(file)), file) : presetConfig(file, { ...options, preset });
+  const folder = preset === undefined ? folderOf(file) : "";
   const out = joinPath(folder, config.out ?? "artifacts");
   const cache = joinPath(folder, config.cache ?? ".qc-cache");
-  const lockFile = `${file.replace(/\.ya?ml$/, "")}.lock.json`;
+  const lockFile = preset === undefined ? `${file.replace(/\.ya?ml$/, "")}.lock.json` : `${out}.lock.json`;
   const lock = readLock(lockFile);
   const wishes = await keysOf(wishesOf(config), folder);
   if (options.check) {
@@ -113,12 +125,19 @@ export async function build(file: string, given: BuildOptions = {}): Promise<Bui
     const cached = !options.force && isFile(doneFile);
     if (!cached) await make(w, store, doneFile);
     const row = JSON.parse(new TextDecoder().decode(readFile(doneFile))) as Omit<LockRow, "key" | "inputs">;
-    for (const name of namesIn(store)) if (name !== "done.json") writeAtomic(joinPath(out, name), readFile(joinPath(store, name)));
+    const at = joinPath(out, w.layout?.folder ?? "");
+    for (const name of w.layout === undefined ? namesIn(store) : Object.keys(row.files))
+      if (name !== "done.json") writeAtomic(joinPath(at, name), readFile(joinPath(store, name), LIMITS.modelBytes));
     return { name: w.name, state: cached ? "cached" : "built", key: w.key, ...row, seconds: seconds() };
   };
   const make = async (w: Wish, store: string, doneFile: string): Promise<void> => {
     const source = joinPath(folder, w.model);
     const model = joinPath(store, `${w.name}.onnx`);
+    if (w.copy) {
+      const files = Object.fromEntries(layOut(source, model, w.layout!).map((f) => [fileNameOf(f), hashOfFile(f)]));
+      writeAtomic(doneFile, jsonText({ files: sorted(files), missed: [], gate: [] }));
+      return;
+    }
     const { data, ...others } = w.options as { data?: string };
     const result = await quantize(source, {
       ...others,
@@ -129,7 +148,8 @@ export async function build(file: string, given: BuildOptions = {}): Promise<Bui
     });
     const gate = await gateOf(w, source, model);
     const files: Record<string, string> = {};
-    for (const f of result.files) if (!/\.report\.(json|html)$/.test(f)) files[fileNameOf(f)] = sha256(readFile(f));
+    const kept = w.layout === undefined ? result.files.filter((f) => !/\.report\.(json|html)$/.test(f)) : layOut(model, model, w.layout);
+    for (const f of kept) files[fileNameOf(f)] = hashOfFile(f);
     // Written last: a store without it is not done.
     writeAtomic(doneFile, jsonText({ files: sorted(files), missed: result.missed, gate }));
   };
@@ -153,6 +173,14 @@ export async function build(file: string, given: BuildOptions = {}): Promise<Bui
     a.name,
     { key: a.key, inputs: wishes[i]!.inputs, files: a.files, missed: a.missed, gate: a.gate },
   ]);
+  const presets = Object.values(config.models).filter(isPresetModel);
+  if (presets.length > 0)
+    copyCompanions(
+      presets.map((m) => joinPath(folder, m.file)),
+      out,
+      artifacts.flatMap((a) => Object.keys(a.files).flatMap((f) => (f.endsWith("_data") ? [f.slice(0, -"_data".length)] : []))),
+      (diagnostic) => given.onEvent?.({ kind: "diagnostic", diagnostic }),
+    );
   const text = jsonText({ schema: "qc.lock/1", tool: TOOL, artifacts: sorted(Object.fromEntries(rows)) } satisfies Lock);
   if (!isFile(lockFile) || new TextDecoder().decode(readFile(lockFile)) !== text) writeAtomic(lockFile, text);
   return { ok: artifacts.every((a) => a.missed.length === 0 && a.gate.length === 0), artifacts, lock: lockFile, calibrations };
@@ -214,20 +242,29 @@ async function keysOf(wishes: readonly ArtifactWish[], folder: string): Promise<
     const gate = typeof w.gate === "string" ? sha256(readFile(joinPath(folder, w.gate))) : w.gate;
     const { structure, weights } = source.hashes;
     const inputs = { structure, weights, ...(set === undefined ? {} : { data: set }), ...(typeof gate === "string" ? { gate } : {}) };
-    const recipe = recipeOf(options.recipe === "auto" ? "int8" : options.recipe);
+    const recipe = w.copy ? undefined : recipeOf(options.recipe === "auto" ? "int8" : options.recipe);
     out.push({
       ...w,
       inputs,
       sizeBytes: source.sizeBytes,
-      key: hashOf({ tool: TOOL, name: w.name, inputs, options: sorted(options), gate: gate ?? null, rounds: w.rounds }),
+      key: hashOf({
+        tool: TOOL,
+        name: w.name,
+        inputs,
+        options: sorted(options),
+        gate: gate ?? null,
+        rounds: w.rounds,
+        layout: w.layout ?? null,
+      }),
       statsKey:
-        set === undefined || !recipe.data
+        set === undefined || !recipe?.data
           ? undefined
           : hashOf({ tool: TOOL, structure, weights, set, samples: options.samples ?? DEFAULT_SAMPLES, seed: options.seed ?? 0 }),
     });
   }
   return out;
 }
+const hashOfFile = (path: string) => sha256(readFile(path, LIMITS.modelBytes));
 const hashOf = (value: object) => sha256(JSON.stringify(value)).slice(0, 32);
 const sorted = <T>(o: Readonly<Record<string, T>>): Record<string, T> =>
   Object.fromEntries(Object.entries(o).sort(([a], [b]) => (a < b ? -1 : 1)));
@@ -242,10 +279,11 @@ function readLock(file: string): Lock | undefined {
 
 function stateOf(w: Wish, lock: Lock | undefined, out: string): Artifact {
   const row = lock?.artifacts[w.name];
+  const at = joinPath(out, w.layout?.folder ?? "");
   const fresh =
     row !== undefined &&
     row.key === w.key &&
-    Object.entries(row.files).every(([name, hash]) => isFile(joinPath(out, name)) && sha256(readFile(joinPath(out, name))) === hash);
+    Object.entries(row.files).every(([name, hash]) => isFile(joinPath(at, name)) && hashOfFile(joinPath(at, name)) === hash);
   return {
     name: w.name,
     state: fresh ? "up to date" : "stale",

@@ -88,6 +88,9 @@ export const BENCH = {
 } as const satisfies Options;
 
 export const BUILD = {
+  preset: { type: "choice", of: ["transformers.js"], help: "no config: make what this library loads, from a model or a folder of them" },
+  data: { ...data, help: "with --preset: samples to calibrate and verify with" },
+  out: { type: "text", short: "o", hint: "FOLDER", help: "with --preset: where to write (default: SOURCE with the preset behind it)" },
   check: { type: "flag", help: "build nothing; exit 3 when an output is not what the config, models and sets ask for" },
   force: { type: "flag", help: "make everything anew" },
   jobs: {

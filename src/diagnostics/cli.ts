@@ -22,6 +22,11 @@ export const CLI = {
     error(`Too many arguments for "qc ${f.command}": "${f.got.join('", "')}"`, "A path with spaces needs quotes."),
   "cli/needs-option": (f: { readonly command: string; readonly flag: string; readonly why: string }) =>
     error(`"qc ${f.command}" needs ${f.flag}: ${f.why}`, `Run "qc ${f.command} --help" for an example.`),
+  "cli/preset-companion": (f: { readonly preset: string; readonly missing: readonly string[]; readonly folders: readonly string[] }) =>
+    warning(
+      `Not beside the model: ${list(f.missing)}, which ${f.preset} reads from the folder that was written`,
+      `Put what is missing into "${f.folders[0]}" and build again, or into the written folder.`,
+    ),
   "cli/would-overwrite": (f: { readonly path: string; readonly what: string }) =>
     error(`"${f.path}" is ${f.what}`, "Choose another output with -o."),
   "cli/unwritable": (f: { readonly path: string; readonly reason: string }) =>

@@ -1,10 +1,16 @@
 import { build } from "../../build.ts";
+import { QcError } from "../../diagnostics.ts";
 import type { BUILD } from "../../gate-options.ts";
 import type { Context, ExitCode } from "../command.ts";
 import { duration } from "../print.ts";
 
 export async function run(c: Context<typeof BUILD>): Promise<ExitCode> {
   const { print } = c;
+  if (c.options.preset !== undefined && c.args[0] === undefined)
+    throw new QcError(
+      { code: "cli/missing-argument", name: "a model or a folder of models beside --preset", command: "build" },
+      { exitCode: 2 },
+    );
   const file = c.args[0] ?? "qc.yaml";
   const result = await build(file, {
     ...c.options,

@@ -10,6 +10,10 @@ import { encodeModel } from "./write.ts";
 export interface SaveOptions {
   /** "auto" (default): when the model would be larger than LIMITS.inlineBytes. */
   readonly externalData?: "auto" | "never" | "always";
+  /** What "auto" compares with; default LIMITS.inlineBytes. */
+  readonly inlineBytes?: number;
+  /** A fixed name of the data file, for readers that expect one. Then the pair is replaced data first. */
+  readonly dataName?: string;
 }
 
 /** Smaller constants stay in the model: shapes and axes are needed to read a graph, and onnxruntime wants them there. */
@@ -29,7 +33,7 @@ export function saveModel(model: Model, path: string, options: SaveOptions = {})
   const name = fileNameOf(path);
   const stem = name.replace(/\.onnx$/, "");
   const inline = encodeModel(model);
-  const outside = mode === "always" || (mode === "auto" && inline.byteLength > LIMITS.inlineBytes);
+  const outside = mode === "always" || (mode === "auto" && inline.byteLength > (options.inlineBytes ?? LIMITS.inlineBytes));
   if (!outside && inline.byteLength > LIMITS.protobufBytes)
     throw new QcError({ code: "io/too-large", path, sizeBytes: inline.byteLength, most: LIMITS.protobufBytes });
 
@@ -52,7 +56,7 @@ export function saveModel(model: Model, path: string, options: SaveOptions = {})
       if (places.size > 0) {
         const hash = hasher();
         const file = out.write(dataPath, dataChunks(places, hash));
-        dataName = `${stem}.${hash.digest().slice(0, 16)}.data`;
+        dataName = options.dataName ?? `${stem}.${hash.digest().slice(0, 16)}.data`;
         file.rename(joinPath(folder, dataName));
         const location = dataName;
         const placeOf = (v: Value): ExternalRef | undefined => {
