@@ -1,4 +1,4 @@
-import { fingerprint, sameMachine } from "./check.ts";
+import { fingerprint, machineOf, sameMachine } from "./check.ts";
 import { openData } from "./data/index.ts";
 import { QcError } from "./diagnostics.ts";
 import { BENCH } from "./gate-options.ts";
@@ -8,8 +8,8 @@ import { type Job, RUN_KEYS, type RunOptions, withJob } from "./job.ts";
 import { type Parsed, settle, type Wished } from "./options.ts";
 import { jsonText } from "./outputs.ts";
 import { elementCount } from "./quant/dtype.ts";
+import { type DeviceUse, deviceUse } from "./runtime/device.ts";
 import { footprint } from "./runtime/footprint.ts";
-import { machineInfo } from "./runtime/machine.ts";
 import type { Feeds, IoInfo, OptLevel, Session, SessionOptions, Tensor, TensorArray } from "./runtime/types.ts";
 import { drawSamples } from "./set.ts";
 import { inputsOf, readSource, type Source } from "./source.ts";
@@ -45,7 +45,10 @@ export interface BenchResult {
   readonly schema: "qc.bench/1";
   readonly tool: string;
   readonly machine: Machine;
+  readonly provider: string;
   readonly concurrency: number;
+  /** How busy the device was while latency was taken, by whomever; without a share, `from` says why. */
+  readonly utilization: DeviceUse;
   readonly rows: readonly BenchRow[];
   /** Batch sizes that a model's fixed shape does not take. */
   readonly refused: readonly { readonly model: string; readonly batch: number; readonly why: string }[];
@@ -54,6 +57,8 @@ export interface BenchResult {
 /** Two-sided 95 %. */
 const ALPHA = 0.025;
 const KEPT = 8;
+/** As the gate has it (`utilization`). */
+const BUSY = 0.95;
 
 /** All models in turn within each round; percentiles of single runs, throughput, memory, and the ratio to the first with its interval. */
 export async function bench(models: readonly string[], given: BenchOptions = {}): Promise<BenchResult> {
@@ -62,7 +67,7 @@ export async function bench(models: readonly string[], given: BenchOptions = {})
   const threads = numbers("--threads", options.threads);
   const batches = numbers("--batch", options.batch);
   return withJob({ ...given, threads: options.concurrency }, async (job) => {
-    const machine = { ...machineInfo(), onnxruntime: (await job.runtime.versions()).onnxruntime };
+    const machine = await machineOf(job, options.provider);
     if (kept !== undefined && !sameMachine(kept.machine, machine))
       throw new QcError({
         code: "gate/other-machine",
@@ -74,6 +79,7 @@ export async function bench(models: readonly string[], given: BenchOptions = {})
     const samples = await Promise.all(sources.map((s) => samplesOf(job, s, options.data)));
     const rows: BenchRow[] = [];
     const refused: { model: string; batch: number; why: string }[] = [];
+    const uses: DeviceUse[] = [];
     for (const t of threads)
       for (const batch of batches) {
         const fit = sources.filter((s) => {
@@ -91,10 +97,23 @@ export async function bench(models: readonly string[], given: BenchOptions = {})
               batch,
               options,
               kept,
+              uses,
             )),
           );
       }
-    const result: BenchResult = { schema: "qc.bench/1", tool: TOOL, machine, concurrency: job.runtime.workers, rows, refused };
+    const busiest = uses.reduce((a, b) => ((b.share ?? -1) > (a.share ?? -1) ? b : a), uses[0] ?? { from: "nothing was run" });
+    if ((busiest.share ?? 0) > BUSY) job.report({ code: "gate/busy", share: busiest.share!, from: busiest.from });
+    const result: BenchResult = {
+      schema: "qc.bench/1",
+      tool: TOOL,
+      machine,
+      provider: options.provider,
+      // One device takes one run at a time.
+      concurrency: options.provider === "webgpu" ? 1 : job.runtime.workers,
+      utilization: busiest,
+      rows,
+      refused,
+    };
     if (options.save !== undefined) writeAtomic(options.save, jsonText(result));
     return result;
   });
@@ -116,6 +135,7 @@ async function measure(
   batch: number,
   o: Parsed<typeof BENCH>,
   kept: BenchResult | undefined,
+  uses: DeviceUse[],
 ): Promise<readonly BenchRow[]> {
   const opening = (s: Source): SessionOptions => ({
     level: o.level as OptLevel,
@@ -131,6 +151,7 @@ async function measure(
       pools.push(pool);
       open.push(...pool);
     }
+    const use = deviceUse(o.provider as "cpu" | "cuda" | "webgpu");
     // One feed list for all: models of one network take the same inputs.
     const timed = await timeModels(
       sources.map((s) => ({ label: s.label, model: s.runnable.model, options: opening(s) })),
@@ -138,6 +159,7 @@ async function measure(
       o.rounds,
       job.signal,
     );
+    uses.push(use());
     const rates = await throughputInTurn(pools, feeds[0]!, Math.max(5, Math.ceil(o.rounds / 4)), job.signal);
     const rows: BenchRow[] = [];
     for (const [i, s] of sources.entries()) {

@@ -9,7 +9,8 @@ import { readFile } from "./io/source.ts";
 import { type Job, RUN_KEYS, type RunOptions, withJob } from "./job.ts";
 import { type Parsed, settle, type Wished } from "./options.ts";
 import { jsonText } from "./outputs.ts";
-import { cpuUse, footprint } from "./runtime/footprint.ts";
+import { type DeviceUse, deviceName, deviceUse } from "./runtime/device.ts";
+import { footprint } from "./runtime/footprint.ts";
 import { machineInfo } from "./runtime/machine.ts";
 import type { OptLevel, Session, SessionOptions } from "./runtime/types.ts";
 import { drawSamples, sessionOf } from "./set.ts";
@@ -85,7 +86,7 @@ export async function check(models: readonly (string | Uint8Array)[], given: Che
       options.data === undefined
         ? undefined
         : await openData(options.data, inputsOf(sources[0]!.model), { seed: options.seed, report: job.report });
-    const machine = { ...machineInfo(), onnxruntime: (await job.runtime.versions()).onnxruntime };
+    const machine = await machineOf(job, options.provider);
     const kept = options.baseline === undefined ? undefined : readBaseline(options.baseline, data, options);
     const measured = await measure(job, sources, data, options, range);
     const candidate = measured.sides.at(-1)!;
@@ -116,7 +117,7 @@ export async function check(models: readonly (string | Uint8Array)[], given: Che
             outputs: measured.scored?.outputs ?? [],
             paired: kept === undefined,
             ...(same ? {} : { noTimes: `the baseline comes from another machine (${fingerprint(kept.machine)})` }),
-            ...(measured.utilization === undefined ? {} : { utilization: measured.utilization }),
+            ...(measured.utilization === undefined ? {} : { utilization: measured.utilization.share ?? measured.utilization.from }),
             ...(measured.attacked === undefined ? {} : { attack: measured.attacked }),
           });
     const nameOf = (s: Source) => ({ name: s.label, ...s.hashes });
@@ -142,8 +143,15 @@ export function sameMachine(a: Machine, b: Machine): boolean {
   return fingerprint(a) === fingerprint(b);
 }
 export function fingerprint(m: Machine): string {
-  return `${m.cpu}, ${m.cores} cores, ${m.platform} ${m.arch}, Node ${m.node.split(".")[0]}, onnxruntime ${m.onnxruntime}`;
+  const device = m.device === undefined ? "" : `, ${m.device}`;
+  return `${m.cpu}, ${m.cores} cores, ${m.platform} ${m.arch}, Node ${m.node.split(".")[0]}, onnxruntime ${m.onnxruntime}${device}`;
 }
+/** This machine, with the device of a provider other than the CPU. */
+export async function machineOf(job: Job, provider: string): Promise<Machine> {
+  const device = deviceName(provider as Provider);
+  return { ...machineInfo(), onnxruntime: (await job.runtime.versions()).onnxruntime, ...(device === undefined ? {} : { device }) };
+}
+type Provider = NonNullable<SessionOptions["provider"]>;
 
 const dataOf = (data: DataSet, o: Parsed<typeof CHECK>) => ({
   name: data.name,
@@ -175,7 +183,7 @@ function readBaseline(file: string, data: DataSet | undefined, o: Parsed<typeof 
 interface Measured {
   readonly sides: readonly Side[];
   readonly scored: Scored | undefined;
-  readonly utilization: number | undefined;
+  readonly utilization: DeviceUse | undefined;
   readonly attacked: Attacked | undefined;
 }
 
@@ -228,7 +236,7 @@ async function measure(
           });
     const feeds = scored?.samples.map((s) => s.feeds) ?? [];
     const timed = o.rounds > 0 && feeds.length > 0 && data?.state === undefined;
-    const use = cpuUse();
+    const use = timed ? deviceUse(o.provider as Provider) : undefined;
     const latency = timed
       ? await timeModels(
           sources.map((s) => ({ label: s.label, model: s.runnable.model, options: opening(s) })),
@@ -237,7 +245,7 @@ async function measure(
           job.signal,
         )
       : undefined;
-    const utilization = timed ? use() : undefined;
+    const utilization = use?.();
     let rates: readonly (readonly number[])[] | undefined;
     if (timed) {
       const pools: (readonly Session[])[] = [];

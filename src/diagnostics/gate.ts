@@ -1,10 +1,15 @@
-import { error, type Section } from "./format.ts";
+import { error, type Section, warning } from "./format.ts";
 
 export const GATE = {
   "gate/baseline": (f: { readonly file: string; readonly detail: string }) =>
     error(
       `"${f.file}" is no baseline for this comparison: ${f.detail}`,
       "Make it anew with qc check MODEL --data SET --save-baseline FILE.",
+    ),
+  "gate/busy": (f: { readonly share: number; readonly from: string }) =>
+    warning(
+      `The device was ${(100 * f.share).toFixed(0)} % busy while latency was taken (${f.from})`,
+      "Others run there too, or the model fills it: times are those of a full device. Take them when it is idle, or lower --threads.",
     ),
   "gate/failed": (f: { readonly check: string; readonly severity: string; readonly note: string }) =>
     error(`${f.check} fails the gate (${f.severity}): ${f.note}`, "Look at the table; widen the limit in gate.yaml only for a reason."),

@@ -223,14 +223,20 @@ export function createRuntime(options: RuntimeOptions = {}): NodeRuntime {
   if (options.signal?.aborted) onAbort();
   else options.signal?.addEventListener("abort", onAbort, { once: true });
 
+  /** WebGPU has one device for the whole process, and onnxruntime 1.30 ends in a segmentation fault when two threads use it. */
+  const threadsFor = (o: SessionOptions) => (o.provider === "webgpu" ? own.slice(0, 1) : own);
   return {
     workers,
     open(model, sessionOptions = {}) {
-      const free = own.reduce((a, b) => (b.sessions < a.sessions ? b : a));
+      const free = threadsFor(sessionOptions).reduce((a, b) => (b.sessions < a.sessions ? b : a));
       return WorkerSession.open(free, model, sessionOptions);
     },
     openPool(model, sessionOptions = {}, n = workers) {
-      return Promise.all(own.slice(0, Math.max(1, n)).map((l) => WorkerSession.open(l, model, sessionOptions)));
+      return Promise.all(
+        threadsFor(sessionOptions)
+          .slice(0, Math.max(1, n))
+          .map((l) => WorkerSession.open(l, model, sessionOptions)),
+      );
     },
     async versions() {
       return (await own[0]!.send({ op: "versions" })) as Versions;

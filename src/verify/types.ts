@@ -100,6 +100,8 @@ export interface Machine {
   readonly cores: number;
   readonly node: string;
   readonly onnxruntime: string;
+  /** What a provider other than the CPU runs on, when times come from one. */
+  readonly device?: string;
 }
 
 /** The document `report.json`; see docs/report.schema.json. Non-finite numbers are written as strings. */

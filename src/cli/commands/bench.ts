@@ -46,6 +46,10 @@ export async function run(c: Context<typeof BENCH>): Promise<ExitCode> {
       [1, 2, 3, 4, 5, 6, 7, 8],
     ),
   );
+  const { share, from } = result.utilization;
+  print.out(
+    `device     ${result.machine.device ?? "cpu"}: ${share === undefined ? `how busy it was is not known, ${from}` : `${(100 * share).toFixed(0)} % busy while latency was taken (${from})`}`,
+  );
   for (const r of result.refused) print.out(`${r.model}: no batch of ${r.batch}, ${r.why}`);
   let late = false;
   for (const r of result.rows) {

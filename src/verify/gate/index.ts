@@ -31,7 +31,8 @@ export interface GateInput {
   readonly paired: boolean;
   /** Why times are not compared, when they are not. */
   readonly noTimes?: string;
-  readonly utilization?: number;
+  /** Share of the device that was busy, or why nobody knows. */
+  readonly utilization?: number | string;
   readonly attack?: Attacked;
 }
 
@@ -262,6 +263,10 @@ function medianOf(x: readonly number[]): number {
 function utilization(o: GateInput, out: Finding[]): void {
   const rule = o.gate.utilization;
   if (rule === undefined || o.utilization === undefined) return;
+  if (typeof o.utilization === "string") {
+    out.push(skipped("utilization", rule.severity, o.utilization));
+    return;
+  }
   const fail = o.utilization > rule.most;
   out.push({
     check: "utilization",
