@@ -1,5 +1,5 @@
 import { readdirSync, rmSync, statSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 
 /** For the folders that do not touch node:* themselves. */
 export function folderOf(path: string): string {
@@ -8,8 +8,10 @@ export function folderOf(path: string): string {
 export function fileNameOf(path: string): string {
   return basename(path);
 }
+/** An absolute part starts anew: paths in a config are looked up from its folder, unless they say otherwise. */
 export function joinPath(...parts: string[]): string {
-  return join(...parts);
+  const from = parts.findLastIndex((p) => isAbsolute(p));
+  return join(...parts.slice(Math.max(0, from)));
 }
 /** Names in a folder, sorted; none when the folder cannot be read. */
 export function namesIn(folder: string): string[] {
