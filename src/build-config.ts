@@ -2,9 +2,10 @@ import { Ajv } from "ajv";
 import { parse } from "yaml";
 import { nearest } from "./diagnostics/nearest.ts";
 import { type Diagnostic, QcError } from "./diagnostics.ts";
+import { fileNameOf } from "./io/path.ts";
 import { QUANTIZE, schemaOf } from "./options.ts";
 import { type Layout, TRANSFORMERS_JS, transformersJs } from "./preset.ts";
-import { schemeList } from "./recipe-file.ts";
+import { isRecipeFile, schemeList } from "./recipe-file.ts";
 
 /** What is asked of the compiler for one artefact: options of `qc quantize`, data among them. */
 export interface ArtifactWish {
@@ -54,7 +55,7 @@ export type Preset = (name: string, model: ModelConfig, config: BuildConfig) => 
 const matrix: Preset = (name, model, config) =>
   (model.targets ?? config.targets ?? ["portable"]).flatMap((target) =>
     (model.recipes ?? config.recipes ?? ["auto"]).map((recipe) => ({
-      name: `${name}.${target.replace(/[@:]/g, "-")}.${recipe}`,
+      name: `${name}.${target.replace(/[@:]/g, "-")}.${recipeName(recipe)}`,
       model: model.file,
       options: {
         ...optionsOf(config),
@@ -66,6 +67,8 @@ const matrix: Preset = (name, model, config) =>
       },
     })),
   );
+/** A recipe's file gives the name without folders and extension. */
+const recipeName = (recipe: string) => (isRecipeFile(recipe) ? fileNameOf(recipe).replace(/\.[^.]+$/, "") : recipe);
 const optionsOf = ({ options }: Pick<ModelConfig, "options">): Readonly<Record<string, unknown>> => {
   const { schemes: _, ...rest } = options ?? {};
   return rest;
@@ -82,7 +85,7 @@ function schemesOf(config: BuildConfig, model: ModelConfig): { readonly scheme?:
 export const PRESETS: Readonly<Record<string, Preset>> = { matrix, [TRANSFORMERS_JS]: transformersJs };
 
 /** Options that the build sets itself, or that no artefact has. */
-const OWN = ["data", "target", "recipe", "out", "plan", "report", "dryRun", "threads", "memory"];
+const OWN = ["data", "target", "recipe", "stats", "out", "plan", "report", "pareto", "dryRun", "threads", "memory"];
 const { properties: all } = schemaOf(QUANTIZE) as { properties: Record<string, object> };
 const OPTIONS = {
   type: "object",

@@ -8,6 +8,7 @@ import { writeAtomic } from "./io/atomic.ts";
 import { sha256 } from "./io/hash.ts";
 import { LIMITS } from "./io/limits.ts";
 import { fileNameOf, folderOf, isFile, joinPath, namesIn } from "./io/path.ts";
+import { codeHash } from "./io/self.ts";
 import { readFile } from "./io/source.ts";
 import { RUN_KEYS, type RunOptions } from "./job.ts";
 import { DEFAULT_SAMPLES, parseNumber, settle, type Wished } from "./options.ts";
@@ -15,6 +16,7 @@ import { jsonText } from "./outputs.ts";
 import { calibrate } from "./partial.ts";
 import { recipeOf } from "./plan/recipes/index.ts";
 import { copyCompanions, isPresetModel, layOut, presetConfig } from "./preset.ts";
+import { isRecipeFile, readRecipe } from "./recipe-file.ts";
 import { machineInfo } from "./runtime/machine.ts";
 import { inputsOf, readSource } from "./source.ts";
 import { TOOL } from "./version.ts";
@@ -44,6 +46,8 @@ export interface BuildResult {
 interface Lock {
   readonly schema: "qc.lock/1";
   readonly tool: string;
+  /** Hash of the code that made them: another version of it makes them anew. */
+  readonly code: string;
   readonly artifacts: Readonly<Record<string, LockRow>>;
 }
 interface LockRow {
@@ -63,7 +67,7 @@ interface Wish extends ArtifactWish {
 }
 
 /**
- * Makes what a config file names. An artefact's key is the hash of all that decides its bytes: tool, model, set, options. What the cache
+ * Makes what a config file names. An artefact's key is the hash of all that decides its bytes: code, model, set, options. What the cache
  * holds under the key is copied, and statistics have a key of their own, without target and recipe.
  */
 export async function build(file: string, given: BuildOptions = {}): Promise<BuildResult> {
@@ -108,13 +112,24 @@ export async function build(file: string, given: BuildOptions = {}): Promise<Bui
       else {
         calibrations.run++;
         const { data, samples, seed, provider } = w.options as { data: string; samples?: number; seed?: number; provider?: string };
-        await calibrate(joinPath(folder, w.model), { data: joinPath(folder, data), samples, seed, provider, out: at, ...runOf(given) });
+        await calibrate(joinPath(folder, w.model), {
+          data: joinPath(folder, data),
+          samples,
+          seed,
+          provider,
+          out: at,
+          threads,
+          ...runOf(given),
+        });
       }
       return at;
     })();
     stats.set(at, made);
     return made;
   };
+  const jobs = jobsOf(config, options, wishes);
+  // Bytes do not depend on threads, and jobs that each take all cores only get into each other's way.
+  const threads = Math.max(1, Math.floor(machineInfo().cores / Math.max(1, Math.min(jobs, wishes.length))));
   const one = async (w: Wish): Promise<Artifact> => {
     const start = performance.now();
     const seconds = () => (performance.now() - start) / 1000;
@@ -139,11 +154,14 @@ export async function build(file: string, given: BuildOptions = {}): Promise<Bui
       return;
     }
     const { data, ...others } = w.options as { data?: string };
+    const named = Object.entries(fileOptionsOf(w)).map(([key, file]) => [key, joinPath(folder, file)]);
     const result = await quantize(source, {
       ...others,
+      ...Object.fromEntries(named),
       ...(data === undefined ? {} : { data: joinPath(folder, data) }),
       ...(w.statsKey === undefined ? {} : { stats: await statsFor(w) }),
       out: model,
+      threads,
       ...runOf(given),
     });
     const gate = await gateOf(w, source, model);
@@ -160,11 +178,12 @@ export async function build(file: string, given: BuildOptions = {}): Promise<Bui
       ...(data === undefined ? {} : { data: joinPath(folder, data) }),
       ...(typeof w.gate === "string" ? { gate: joinPath(folder, w.gate) } : {}),
       rounds: w.rounds,
+      threads,
       ...runOf(given),
     });
     return judged.failed.map((f) => `${f.check} (${f.severity}): ${f.note}`);
   };
-  const artifacts = await sideBySide(wishes, jobsOf(config, options, wishes), async (w) => {
+  const artifacts = await sideBySide(wishes, jobs, async (w) => {
     const a = await one(w);
     onArtifact?.(a);
     return a;
@@ -181,7 +200,7 @@ export async function build(file: string, given: BuildOptions = {}): Promise<Bui
       artifacts.flatMap((a) => Object.keys(a.files).flatMap((f) => (f.endsWith("_data") ? [f.slice(0, -"_data".length)] : []))),
       (diagnostic) => given.onEvent?.({ kind: "diagnostic", diagnostic }),
     );
-  const text = jsonText({ schema: "qc.lock/1", tool: TOOL, artifacts: sorted(Object.fromEntries(rows)) } satisfies Lock);
+  const text = jsonText({ schema: "qc.lock/1", tool: TOOL, code: codeHash(), artifacts: sorted(Object.fromEntries(rows)) } satisfies Lock);
   if (!isFile(lockFile) || new TextDecoder().decode(readFile(lockFile)) !== text) writeAtomic(lockFile, text);
   return { ok: artifacts.every((a) => a.missed.length === 0 && a.gate.length === 0), artifacts, lock: lockFile, calibrations };
 }
@@ -241,14 +260,22 @@ async function keysOf(wishes: readonly ArtifactWish[], folder: string): Promise<
     const set = setKey === undefined ? undefined : sets.get(setKey)!;
     const gate = typeof w.gate === "string" ? sha256(readFile(joinPath(folder, w.gate))) : w.gate;
     const { structure, weights } = source.hashes;
-    const inputs = { structure, weights, ...(set === undefined ? {} : { data: set }), ...(typeof gate === "string" ? { gate } : {}) };
-    const recipe = w.copy ? undefined : recipeOf(options.recipe === "auto" ? "int8" : options.recipe);
+    const files = fileOptionsOf(w);
+    const inputs = {
+      structure,
+      weights,
+      ...(set === undefined ? {} : { data: set }),
+      ...(typeof gate === "string" ? { gate } : {}),
+      ...Object.fromEntries(Object.entries(files).map(([key, file]) => [key, hashOfFile(joinPath(folder, file))])),
+    };
+    const base = files.recipe === undefined ? options.recipe : readRecipe(joinPath(folder, files.recipe)).base;
+    const recipe = w.copy ? undefined : recipeOf(base === "auto" ? "int8" : base);
     out.push({
       ...w,
       inputs,
       sizeBytes: source.sizeBytes,
       key: hashOf({
-        tool: TOOL,
+        code: codeHash(),
         name: w.name,
         inputs,
         options: sorted(options),
@@ -259,10 +286,15 @@ async function keysOf(wishes: readonly ArtifactWish[], folder: string): Promise<
       statsKey:
         set === undefined || !recipe?.data
           ? undefined
-          : hashOf({ tool: TOOL, structure, weights, set, samples: options.samples ?? DEFAULT_SAMPLES, seed: options.seed ?? 0 }),
+          : hashOf({ code: codeHash(), structure, weights, set, samples: options.samples ?? DEFAULT_SAMPLES, seed: options.seed ?? 0 }),
     });
   }
   return out;
+}
+/** Options that name files: what stands in them decides, not their names. */
+function fileOptionsOf(w: ArtifactWish): { readonly recipe?: string; readonly start?: string } {
+  const { recipe, start } = w.options as { recipe?: string; start?: string };
+  return { ...(recipe !== undefined && isRecipeFile(recipe) ? { recipe } : {}), ...(start === undefined ? {} : { start }) };
 }
 const hashOfFile = (path: string) => sha256(readFile(path, LIMITS.modelBytes));
 const hashOf = (value: object) => sha256(JSON.stringify(value)).slice(0, 32);

@@ -1,4 +1,5 @@
-import { cpSync, readFileSync, writeFileSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { appendFileSync, cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { filesIn, freshFolder, qc, type Run, root } from "./qc.ts";
@@ -67,3 +68,42 @@ test("a missed budget and a gate end with exit code 3; a typing error names the 
   expect(bad.code).toBe(1);
   expect(bad.stderr).toContain('Did you mean "targets"?');
 }, 60_000);
+
+test("another version of the code makes everything anew, calibration too", async () => {
+  const cwd = workplace("portable");
+  const tool = freshFolder();
+  for (const f of ["dist", "package.json"]) cpSync(join(root, f), join(tool, f), { recursive: true });
+  symlinkSync(join(root, "node_modules"), join(tool, "node_modules"));
+  const build = (...more: string[]) =>
+    new Promise<Run>((done) => {
+      const args = [join(tool, "dist/cli/main.js"), "build", "--json", "--quiet", ...more];
+      execFile(process.execPath, args, { cwd }, (e, stdout, stderr) => done({ code: e === null ? 0 : Number(e.code), stdout, stderr }));
+    });
+  const cold = await build();
+  expect(states(cold), cold.stderr).toEqual([["built"], { run: 1, reused: 0 }]);
+  expect((await build("--check")).code).toBe(0);
+  const lock = () =>
+    JSON.parse(readFileSync(join(cwd, "qc.lock.json"), "utf8")) as { code: string; artifacts: Record<string, { files: object }> };
+  const before = lock();
+  appendFileSync(join(tool, "dist/ptq/ranges.js"), "\n// a later version\n");
+  expect((await build("--check")).code).toBe(3);
+  expect(states(await build())).toEqual([["built"], { run: 1, reused: 0 }]);
+  expect(lock().code).not.toBe(before.code);
+  // What changed was a comment.
+  expect(lock().artifacts["digits.portable.int8"]!.files).toEqual(before.artifacts["digits.portable.int8"]!.files);
+}, 120_000);
+
+test("what a recipe file says decides, and its path is the config's", async () => {
+  const cwd = workplace("portable");
+  writeFileSync(join(cwd, "mine.yaml"), "base: int8\nskip: ['op:Gemm']\n");
+  writeFileSync(join(cwd, "qc.yaml"), CONFIG("portable").replace("recipes: [int8]", "recipes: [./mine.yaml]"));
+  const build = (...more: string[]) => qc(["build", join(cwd, "qc.yaml"), "--json", "--quiet", ...more]);
+  const cold = await build();
+  expect(states(cold), cold.stderr).toEqual([["built"], { run: 1, reused: 0 }]);
+  expect(filesIn(join(cwd, "artifacts"))).toContain("digits.portable.mine.onnx");
+  expect((await build("--check")).code).toBe(0);
+  writeFileSync(join(cwd, "mine.yaml"), "base: int8\n");
+  expect((await build("--check")).code).toBe(3);
+  // Statistics know nothing of recipes.
+  expect(states(await build())).toEqual([["built"], { run: 0, reused: 1 }]);
+}, 120_000);
