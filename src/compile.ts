@@ -26,6 +26,8 @@ import type { Plan, PlanBundle } from "./plan/types.ts";
 import { encodePlan } from "./plan/write.ts";
 import { withoutQuantization } from "./prepare/float.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
+import { type PruneWish, parsePrune } from "./prune-wish.ts";
+import type { PrunedNetwork } from "./ptq/proposal.ts";
 import { type Proposal, type ProposeInput, proposeSites } from "./ptq/propose.ts";
 import { castProposal, castRest, restValues } from "./ptq/rest.ts";
 import { isRecipeFile, readRecipe, schemeList } from "./recipe-file.ts";
@@ -59,6 +61,8 @@ export interface Settled {
   readonly mix: Mix | undefined;
   /** A plan to start from. */
   readonly start?: Plan;
+  /** Channels to take out. */
+  readonly prune?: PruneWish;
 }
 
 /** The whole compiler. Each line is a stage; what passes between them is data. */
@@ -83,9 +87,10 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       () => prepare(job, read, data),
       (p) => prepareFacts(read, p),
     );
+    const { prepared, network } = await pruneStage(job, read, whole, data, wish);
     const proposal = await job.stage(
       "propose",
-      () => propose(read, prepared, wish),
+      () => propose(read, prepared, wish, network),
       (p) => ({ stage: "propose", values: p.values.length, weights: p.weights.length }),
     );
     const calibrated = await job.stage(
@@ -193,6 +198,7 @@ export function settleDecisions<
     readonly scheme?: readonly string[];
     readonly skip?: readonly string[];
     readonly start?: string | undefined;
+    readonly prune?: string | undefined;
     readonly pareto?: string | undefined;
   },
 >(given: T, hasData: boolean): Omit<Settled, "options"> & { readonly options: T } {
@@ -211,6 +217,7 @@ export function settleDecisions<
   const recipe = options.float === undefined ? asked : { ...asked, floatType: options.float as Recipe["floatType"] };
   const budget = options.budget === undefined ? [] : parseBudget(options.budget);
   const pins = pinsOf(options.scheme ?? []);
+  const prune = parsePrune(options.prune, budget);
   return {
     options,
     target,
@@ -218,6 +225,7 @@ export function settleDecisions<
     budget,
     pins,
     ...(start && { start }),
+    ...(prune !== undefined && { prune }),
     mix: hasData ? mixOf({ recipe, budget, wanted: options.pareto !== undefined }, pins) : undefined,
   };
 }
@@ -225,6 +233,30 @@ export function settleDecisions<
 /** The document of a plan to start from: its tensors are made anew. */
 function readStart(path: string): Plan {
   return parsePlan(new TextDecoder().decode(readFile(path, LIMITS.modelBytes)), path);
+}
+
+/** Channels taken out, where that was asked for; what the plan is about from then on. */
+async function pruneStage(
+  job: Job,
+  read: Source,
+  prepared: Prepared,
+  data: DataSet | undefined,
+  wish: Settled,
+): Promise<{ readonly prepared: Prepared; readonly network?: PrunedNetwork | undefined }> {
+  if (wish.prune === undefined) return { prepared };
+  if (wish.options.stats !== undefined)
+    throw new QcError({
+      code: "cli/bad-value",
+      flag: "--stats",
+      got: wish.options.stats,
+      want: "nothing beside --prune: a network with fewer channels has statistics of its own",
+    });
+  const { prune } = await import("./prune.ts");
+  return job.stage(
+    "prune",
+    () => prune(job, { read, prepared, data, ...wish, wish: wish.prune! }),
+    ({ macs, network }) => network && { stage: "prune", ...macs, groups: network.pruned.groups },
+  );
 }
 
 /** The source, taken back to float where that is asked for; it is compared with as it was given. */
@@ -277,6 +309,7 @@ export function propose(
   }: Pick<Settled, "target" | "recipe"> &
     Partial<Pick<Settled, "pins" | "mix" | "start">> &
     Pick<ProposeInput, "measured" | "floats"> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
+  network?: PrunedNetwork,
 ): Proposal {
   // Without a search the plan to start from says what every layer has.
   const own = new Map([
@@ -292,6 +325,7 @@ export function propose(
     ...(measured && { measured }),
     ...(floats && { floats }),
     ...(own.size > 0 && { schemes: own }),
+    ...(network && { pruned: network }),
     ...(pins && pins.length > 0 && { pins: Object.fromEntries(pins.map((p) => [p.pattern, p.scheme.name])) }),
     source: read.hashes,
     prepare: prepared.version,

@@ -16,6 +16,7 @@ import { planText, readPlan, writePlan } from "./plan/io.ts";
 import { targetOf } from "./plan/targets/index.ts";
 import type { PlanBundle } from "./plan/types.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
+import { prunedModel } from "./ptq/prune/apply.ts";
 import type { InsertForm, QatList, QatOptions, QatProgress, QatResult } from "./qat/index.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
 import { readSource, refuseQuantized, type Source } from "./source.ts";
@@ -52,6 +53,8 @@ export async function qatTrain(source: string | Uint8Array, given: QatTrainOptio
     const data = (await openSet(job, read.model, options))!;
     const prepared = await job.stage("prepare", () => prepare(job, read, data));
     const start = await startPlan(job, read, prepared, data, from, options);
+    // What the plan speaks of; the whole network teaches it.
+    const network = prunedModel(prepared.model, start);
     const wish: QatOptions = {
       ...QAT_DEFAULTS,
       trained: trainedFor(start),
@@ -76,7 +79,8 @@ export async function qatTrain(source: string | Uint8Array, given: QatTrainOptio
       "improve",
       () =>
         trainQat({
-          model: prepared.model,
+          model: network,
+          ...(network !== prepared.model && { teacher: prepared.model }),
           bundle: start,
           data,
           runtime: job.runtime,
@@ -92,7 +96,7 @@ export async function qatTrain(source: string | Uint8Array, given: QatTrainOptio
         }),
       (r) => ({ stage: "improve", steps: r.bundle.plan.steps.slice(start.plan.steps.length) }),
     );
-    const model = await job.stage("lower", () => lowerPlan(job, prepared.model, bundle, targetOf(bundle.plan.target)));
+    const model = await job.stage("lower", () => lowerPlan(job, network, bundle, targetOf(bundle.plan.target)));
     const files: string[] = [];
     if (file !== undefined) {
       const planFiles = writePlan(bundle, planFile!).reverse();
@@ -194,7 +198,7 @@ export async function qatInsert(source: string | Uint8Array, given: QatInsertOpt
     if (file !== undefined) checkOutputs([file, listFile!], [read.path, typeof from === "string" ? from : undefined]);
     const prepared = await prepareModel(read.model, job.runtime, { report: job.report });
     refuseOther(read, prepared, bundle);
-    const { model, list } = insertQat(prepared.model, bundle, options.form as InsertForm);
+    const { model, list } = insertQat(prunedModel(prepared.model, bundle), bundle, options.form as InsertForm);
     if (file === undefined) return { model, list, files: [] };
     writeAtomic(listFile!, jsonText(list));
     saveModel(model, file);

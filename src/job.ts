@@ -1,9 +1,10 @@
 import { type Diagnostic, explain, QcError } from "./diagnostics.ts";
+import type { Pruned } from "./plan/types.ts";
 import { createRuntime, type NodeRuntime } from "./runtime/index.ts";
 import { machineInfo } from "./runtime/machine.ts";
 
 /** Stages in the order in which they run. */
-export const STAGES = ["read", "data", "prepare", "propose", "calibrate", "plan", "improve", "lower", "verify", "write"] as const;
+export const STAGES = ["read", "data", "prepare", "prune", "propose", "calibrate", "plan", "improve", "lower", "verify", "write"] as const;
 export type Stage = (typeof STAGES)[number];
 
 /** What a finished stage has to tell; numbers, not words. */
@@ -16,6 +17,7 @@ export type StageFacts =
       readonly after: number;
       readonly rules: readonly { readonly rule: string; readonly count: number }[];
     }
+  | { readonly stage: "prune"; readonly before: number; readonly after: number; readonly groups: Pruned["groups"] }
   | { readonly stage: "propose"; readonly values: number; readonly weights: number }
   | { readonly stage: "calibrate"; readonly samples: number; readonly values: number }
   | {

@@ -17,6 +17,7 @@ import { targetOf } from "./plan/targets/index.ts";
 import type { PlanBundle } from "./plan/types.ts";
 import { type Prepared, prepareModel } from "./prepare/index.ts";
 import { proposeSites } from "./ptq/propose.ts";
+import { prunedModel } from "./ptq/prune/apply.ts";
 import { castRest, restValues } from "./ptq/rest.ts";
 import { recipeForGraph } from "./recurrent.ts";
 import { coverageOf } from "./report.ts";
@@ -230,7 +231,7 @@ export async function apply(
     const prepared = await prepareModel(read.model, job.runtime, { report: job.report });
     if (prepared.version !== bundle.plan.prepare)
       throw new QcError({ code: "plan/wrong-model", part: "prepare", want: bundle.plan.prepare, got: prepared.version });
-    const model = lowerPlan(job, prepared.model, bundle, targetOf(bundle.plan.target));
+    const model = lowerPlan(job, prunedModel(prepared.model, bundle), bundle, targetOf(bundle.plan.target));
     if (file !== undefined) saveModel(model, file);
     return { model, file };
   });

@@ -32,6 +32,13 @@ function stageLine(f: StageFacts, seconds: number): string | undefined {
       return row("data", f.name, `${f.calibrate} calibrate · ${f.select} select · ${f.heldOut} held out`, seconds);
     case "prepare":
       return row("prepare", `${f.before} → ${f.after} nodes`, f.rules.map((r) => `${r.rule} ${r.count}`).join(" · "), seconds);
+    case "prune":
+      return row(
+        "prune",
+        `${((100 * f.after) / f.before).toFixed(0)} % of the products`,
+        f.groups.map((g) => `${g.of[0]!} ${g.channels} → ${g.kept}`).join(" · "),
+        seconds,
+      );
     case "calibrate":
       return row("calibrate", `${f.samples} samples`, `${f.values} values`, seconds);
     case "plan":

@@ -82,7 +82,8 @@ export class Search {
 
   constructor(ctx: SearchContext) {
     this.#ctx = ctx;
-    this.#samples = samplesOf(ctx);
+    // A search runs candidates whatever the effort: `fast` takes no samples to improve with, but these are what it is about.
+    this.#samples = samplesOf({ ...ctx, effort: ctx.effort === "fast" ? "default" : ctx.effort });
     const { model, target, runtime, data, session, signal } = ctx;
     const common = { model, target, runtime, data, session, ...(signal && { signal }) };
     this.#judge = new Judge({ ...common, indices: this.#samples.select });

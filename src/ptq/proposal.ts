@@ -1,10 +1,17 @@
 import type { Model, Node, Use, Value } from "../graph/ir.ts";
 import type { OpFacts, Weight } from "../graph/ops/index.ts";
+import type { TensorData } from "../graph/tensor.ts";
 import type { ValueType } from "../graph/types.ts";
 import type { Recipe } from "../plan/recipes/index.ts";
 import type { LayerScheme } from "../plan/schemes.ts";
 import type { Target } from "../plan/target.ts";
-import type { Scheme, Skip, WeightForm } from "../plan/types.ts";
+import type { Pruned, Scheme, Skip, WeightForm } from "../plan/types.ts";
+
+/** A network with channels taken out: what the plan says of it, and its constants. */
+export interface PrunedNetwork {
+  readonly pruned: Pruned;
+  readonly tensors: ReadonlyMap<string, TensorData>;
+}
 
 export interface ProposeInput {
   /** The prepared graph. */
@@ -19,6 +26,8 @@ export interface ProposeInput {
   readonly floats?: ReadonlyMap<string, Pick<Skip, "code" | "detail">>;
   /** Nodes (by path) with a scheme of their own. */
   readonly schemes?: ReadonlyMap<string, LayerScheme>;
+  /** What `model` is without; written into the plan. */
+  readonly pruned?: PrunedNetwork;
   /** The same as they were asked for, by pattern; written into the plan. */
   readonly pins?: Readonly<Record<string, string>>;
   /** A cost table says what is slow: the target's rules of thumb about slow forms do not apply. */

@@ -225,7 +225,9 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
     steps: [],
     reverts: [],
     ...(input.pins && { schemes: input.pins }),
+    ...(input.pruned && { pruned: input.pruned.pruned }),
   };
+  for (const [name, t] of input.pruned?.tensors ?? []) tensors.set(name, t);
   return { plan, tensors };
 }
 

@@ -82,6 +82,8 @@ export class Judge {
 
   static async open(o: {
     readonly prepared: Model;
+    /** What answers are compared with, when that is another float graph. */
+    readonly teacher?: Model;
     readonly bundle: PlanBundle;
     readonly trained: Trained;
     readonly types: ReadonlyMap<string, ValueType>;
@@ -119,7 +121,7 @@ export class Judge {
       expose(`a${i}/scale`, a.scale);
     });
     const threads = { threads: o.threads };
-    const teacher = await o.runtime.open(writeModel(o.prepared), { label: "float graph", ...threads });
+    const teacher = await o.runtime.open(writeModel(o.teacher ?? o.prepared), { label: "float graph", ...threads });
     const batches: { feeds: Feeds; count: number; teacher: Record<string, Tensor> }[] = [];
     for (let at = 0; at < o.samples.length; at += o.batch) {
       const part = o.samples.slice(at, at + o.batch);

@@ -23,5 +23,6 @@ export function referenced(plan: Plan, tensors: ReadonlyMap<string, TensorData>)
   }
   for (const r of plan.replacements) names.add(r.tensor.tensor);
   for (const i of plan.insertions) names.add(i.by.tensor);
+  for (const c of plan.pruned?.constants ?? []) names.add(c.tensor.tensor);
   return new Map([...tensors].filter(([name]) => names.has(name)));
 }

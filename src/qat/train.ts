@@ -44,6 +44,8 @@ export interface QatCheckpoint {
 export interface TrainQat {
   /** The prepared float graph: teacher, and what the plan speaks of. */
   readonly model: Model;
+  /** Another float graph with the same outputs that teaches: the whole network, where the plan has channels taken out. */
+  readonly teacher?: Model;
   readonly bundle: PlanBundle;
   readonly data: DataSet;
   readonly runtime: Runtime;
@@ -82,7 +84,7 @@ export async function trainQat(t: TrainQat): Promise<QatResult> {
   const o: QatOptions = { ...QAT_DEFAULTS, trained: trainedFor(t.bundle), ...t.options };
   const began = performance.now();
   // The plan's model keeps its opset; training works on a raised copy of the same meaning, with the same names.
-  t = { ...t, model: raisedForTraining(t.model) };
+  t = { ...t, model: raisedForTraining(t.model), ...(t.teacher && { teacher: raisedForTraining(t.teacher) }) };
   const { data, model, runtime } = t;
   const { train, select } = roles(data, o.seed);
   if (train.length === 0) throw new QcError({ code: "qat/no-data", set: data.name });
@@ -93,6 +95,7 @@ export async function trainQat(t: TrainQat): Promise<QatResult> {
   const { size, accumulate, types } = await batchSize(t, o, samples);
   const judge = await Judge.open({
     prepared: model,
+    ...(t.teacher && { teacher: t.teacher }),
     bundle: t.bundle,
     trained: o.trained,
     types,
@@ -205,7 +208,10 @@ async function stepGraph(
     if (type) v.type = type;
   }
   const batch = [...g.inputs];
-  const teacher = graft(g, t.model, "teacher/");
+  const teaching = t.teacher ?? t.model;
+  const grafted = graft(g, teaching, "teacher/");
+  // Values of the network's outputs have the same names in both.
+  const teacher = { get: (v: Value) => grafted.get(teaching.graph.values.get(v.name)!) };
   const e = new Emit(g, student.model.opsets.get("") ?? 0, types);
   e.hint = "loss";
   const weighted = (v: Value, k: number) => (k === 1 ? v : e.op("Mul", [v, e.scalar(k, "float32")]));
@@ -226,7 +232,8 @@ async function stepGraph(
     if (i === 0 && labels)
       losses.push(weighted(targets.kind === "classes" ? crossEntropy(e, known, labels) : meanSquare(e, known, labels), o.labels));
   }
-  if (o.features > 0) {
+  // Inside, another network has other channels.
+  if (o.features > 0 && !t.teacher) {
     const cuts = cutPoints(t.model, isFloat(types), o.blocks);
     for (const v of cuts) {
       const own = student.seen.get(v.name) ?? g.values.get(v.name);
@@ -376,7 +383,7 @@ function divisorBelow(n: number, most: number): number {
 /** The graph of a step as `trainQat` runs it: for measuring. */
 export async function stepGraphOf(t: TrainQat): Promise<{ readonly graph: StepGraph }> {
   const o: QatOptions = { ...QAT_DEFAULTS, trained: trainedFor(t.bundle), ...t.options };
-  t = { ...t, model: raisedForTraining(t.model) };
+  t = { ...t, model: raisedForTraining(t.model), ...(t.teacher && { teacher: raisedForTraining(t.teacher) }) };
   const samples = await load(t.data, roles(t.data, o.seed).train);
   const { size, accumulate, types } = await batchSize(t, o, samples);
   return { graph: await stepGraph(t, o, types, size, accumulate, undefined) };
