@@ -4,9 +4,6 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import sharp from "sharp";
 import { expect, test } from "vitest";
-import { parse, parseAllDocuments } from "yaml";
-import { parseBuild } from "../../src/build-config.ts";
-import { parseGate } from "../../src/verify/gate/index.ts";
 import { freshFolder, main, root } from "./qc.ts";
 
 const run = promisify(execFile);
@@ -52,15 +49,3 @@ test("the tutorial runs from top to bottom, on a folder of images", async () => 
   for (const f of ["small.report.html", "roles.json", "check.xml", "baseline.json", "qc.lock.json", "artifacts/mine.ort-cpu.int8.onnx"])
     expect(existsSync(join(cwd, f)), f).toBe(true);
 }, 120_000);
-
-test("the examples are what they say", async () => {
-  const at = (f: string) => join(root, "examples", f);
-  const read = (f: string) => readFileSync(at(f), "utf8");
-  const build = parseBuild(read("qc.yaml"), "qc.yaml");
-  expect(existsSync(at(build.models["digits"]!.file))).toBe(true);
-  expect(parseGate(read("gate.yaml"), "gate.yaml").accuracy).toMatchObject({ most: 1, unit: "points", severity: "P1" });
-  const workflow = parse(read("github-actions.yml")) as { jobs: { models: { steps: { run?: string }[] } } };
-  expect(workflow.jobs.models.steps.some((s) => s.run?.includes("qc check"))).toBe(true);
-  for (const d of parseAllDocuments(read("kubernetes.yaml"))) expect(d.errors).toEqual([]);
-  await run("bash", ["-n", at("slurm.sh")]);
-});
