@@ -22,6 +22,8 @@ export interface MeterOptions {
 export interface Drop {
   readonly pt: number;
   readonly percent: number;
+  /** What it is at most, with 95 % confidence; absent where the metric's spread is not known. */
+  readonly high?: { readonly pt: number; readonly percent: number };
 }
 
 /** Metrics that an expectation of right decisions stands for. */
@@ -56,20 +58,23 @@ export class Meter {
     const float = await this.#float;
     const state = float.value === undefined ? undefined : metric.start();
     const belief = new Belief();
+    const isAccuracy = metric.name in ACCURACIES;
     await this.#run(writeModel(lower(model, bundle, target)), (sample, out, n) => {
       const reference = float.outputs[n]!;
-      if (state) state.add(out, sample, reference);
-      else belief.add(Object.values(reference)[0]!, Object.values(out)[0]!);
+      state?.add(out, sample, reference);
+      if (isAccuracy) belief.add(Object.values(reference)[0]!, Object.values(out)[0]!);
     });
     if (!state || float.value === undefined) {
-      if (!(metric.name in ACCURACIES)) return undefined;
+      if (!isAccuracy) return undefined;
       this.by = "expectation";
       return belief.drop;
     }
     this.by = "labels";
     const { value } = state.result();
     const pt = metric.better === "higher" ? float.value - value : value - float.value;
-    return { pt, percent: (100 * pt) / Math.abs(float.value) };
+    const inPercent = (x: number) => (100 * x) / Math.abs(float.value!);
+    const most = pt + belief.chance;
+    return { pt, percent: inPercent(pt), ...(isAccuracy && { high: { pt: most, percent: inPercent(most) } }) };
   }
 
   async #measureFloat(): Promise<{ readonly outputs: readonly Outputs[]; readonly value: number | undefined }> {

@@ -101,11 +101,14 @@ export async function paretoOf(search: Search, count: number): Promise<Pareto> {
   // Budgets of the baselines are among those explored, so that there is a plan of their size to compare with.
   const budgets = [...first.map((c) => c.bytes), ...names.map((n) => menu.bytesOf(n.choice))];
   const found = new Map<string, Choice>();
-  for (const bytes of [...new Set(budgets)].sort((a, b) => a - b)) {
-    const { choice } = await search.explore({ bytes }, EACH);
+  const sizes = [...new Set(budgets)].sort((a, b) => a - b);
+  for (const bytes of sizes) await search.explore({ bytes }, EACH);
+  const exact = await cutsOf(search, count);
+  // At each budget the better of what was run and what is now expected to be best.
+  for (const bytes of [...new Set([...exact.map((c) => c.bytes), ...names.map((n) => menu.bytesOf(n.choice))])].sort((a, b) => a - b)) {
+    const { choice } = await search.explore({ bytes }, 0);
     found.set(keyOf(choice), choice);
   }
-  for (const c of await cutsOf(search, count)) found.set(keyOf(c.choice), c.choice);
   const measured: Point[] = [];
   let done = 0;
   for (const choice of found.values()) {

@@ -1,5 +1,6 @@
 import type { PlanBundle } from "../plan/types.ts";
 import type { Sensitivity } from "./lab.ts";
+import type { Drop } from "./meter.ts";
 
 /** A plan of the search: its codes solved, measured as it would be shipped. */
 export interface Point {
@@ -14,7 +15,7 @@ export interface Point {
   predicted: number;
   readonly measured: number;
   readonly db: number;
-  readonly drop?: { readonly pt: number; readonly percent: number };
+  readonly drop?: Drop;
   readonly bundle: PlanBundle;
 }
 

@@ -167,12 +167,12 @@ export class Search {
    */
   async explore(room: Room, proposals = PROPOSALS): Promise<{ readonly choice: Choice; readonly loss: number; readonly tried: number }> {
     const [menu, surrogate] = [await this.menu(), await this.surrogate()];
-    let best: { readonly choice: Choice; readonly loss: number } | undefined;
-    let tried = 0;
-    const run = async (choice: Choice) => {
-      const loss = await this.run(choice);
-      tried++;
-      if (!best || loss < best.loss) best = { choice, loss };
+    const before = surrogate.seen.length;
+    // Of all that were run and fit: what a smaller budget found serves a larger one too.
+    const best = () => {
+      let least: { readonly choice: Choice; readonly loss: number } | undefined;
+      for (const s of surrogate.seen) if (menu.fits(s.choice, room) && (!least || s.loss < least.loss)) least = s;
+      return least;
     };
     const exact = menu.within(room, surrogate.added);
     const given = this.#ctx.start;
@@ -184,8 +184,8 @@ export class Search {
       menu.greedy(room.bytes, surrogate.added),
       menu.cheapest,
     ];
-    for (const c of [...(exact ? [exact.choice] : []), ...simple]) if (menu.fits(c, room)) await run(c);
-    while (tried < proposals) {
+    for (const c of [...(exact ? [exact.choice] : []), ...simple]) if (menu.fits(c, room)) await this.run(c);
+    for (let n = 0; n < proposals; n++) {
       const bound = surrogate.bound(BETA);
       const found = menu.within(
         room,
@@ -195,11 +195,11 @@ export class Search {
       if (!found) break;
       let least = surrogate.start;
       for (const [unit, s] of found.choice) least += bound(unit, s.name);
-      if (best && least >= best.loss) break;
-      await run(found.choice);
+      if (least >= (best()?.loss ?? Infinity)) break;
+      await this.run(found.choice);
     }
-    const reached = best ?? { choice: menu.cheapest, loss: await this.run(menu.cheapest) };
-    return { ...reached, tried };
+    const reached = best() ?? { choice: menu.cheapest, loss: await this.run(menu.cheapest) };
+    return { ...reached, tried: surrogate.seen.length - before };
   }
 
   /** Weight bytes that the limits on size and bits leave. */
@@ -265,11 +265,15 @@ export class Search {
     });
   }
 
+  /** By the upper bound of the drop; by its mean where that can not be had (`#smallest`) or is not known. */
   #meets(p: Point, limits: Limits): boolean {
     if (!limits.drop) return true;
     if (!p.drop) return false;
-    return (limits.drop.unit === "pt" ? p.drop.pt : p.drop.percent) <= limits.drop.most;
+    const { pt, percent } = (this.#sure ? p.drop.high : undefined) ?? p.drop;
+    return (limits.drop.unit === "pt" ? pt : percent) <= limits.drop.most;
   }
+  /** A limit on the metric is kept with confidence, not on average. */
+  #sure = true;
 
   /** The frontier, and what it has to beat. */
   async pareto(points: number): Promise<Pareto> {
@@ -288,15 +292,21 @@ export class Search {
   /** The smallest plan that keeps a limit on the metric within the room; the best there is when none does. */
   async #smallest(limits: Limits, room: Room): Promise<{ readonly choice: Choice; readonly bytes: number }> {
     const menu = await this.menu();
-    let hi = { choice: menu.fits(menu.dearest, room) ? menu.dearest : (await this.within(room))!.choice, bytes: 0 };
-    hi = { ...hi, bytes: menu.bytesOf(hi.choice) };
-    if (!this.#meets(await this.point(hi.choice), limits)) {
-      // Float where it helps most.
-      const beyond = await this.within(room);
-      if (!beyond) return hi;
-      const most = { choice: beyond.choice, bytes: menu.bytesOf(beyond.choice) };
-      if (!this.#meets(await this.point(most.choice), limits)) return hi;
-      hi = most;
+    const sized = (choice: Choice) => ({ choice, bytes: menu.bytesOf(choice) });
+    let hi = sized(menu.fits(menu.dearest, room) ? menu.dearest : (await this.within(room))!.choice);
+    const keeps = async (c: Choice) => this.#meets(await this.point(c), limits);
+    if (!(await keeps(hi.choice))) {
+      // Float where it helps most; and where even that is not sure to keep the limit, on average.
+      const beyond = sized((await this.within(room))!.choice);
+      if (await keeps(beyond.choice)) hi = beyond;
+      else {
+        this.#sure = false;
+        if (await keeps(menu.cheapest)) return sized(menu.cheapest);
+        if (!(await keeps(hi.choice))) {
+          if (!(await keeps(beyond.choice))) return hi;
+          hi = beyond;
+        }
+      }
     }
     const range = hi.bytes - menu.bytesOf(menu.cheapest);
     let lo = menu.bytesOf(menu.cheapest);
@@ -357,7 +367,11 @@ export class Search {
       kept: true,
       layers: this.units.length,
       detail: `${text}: ${[...counts].map(([n, c]) => `${c} ${n}`).join(", ")}; ${reached.weightBytes} bytes of weights, ${reached.bits.toFixed(2)} bits each${
-        reached.drop ? `, metric falls by ${reached.drop.pt.toFixed(3)} points (${this.#meter!.by}, ${this.#meter!.samples} samples)` : ""
+        reached.drop
+          ? `, metric falls by ${reached.drop.pt.toFixed(3)} points${
+              reached.drop.high === undefined ? "" : `, at most ${reached.drop.high.pt.toFixed(3)} with 95 % confidence`
+            } (${this.#meter!.by}, ${this.#meter!.samples} samples)`
+          : ""
       }; ${this.points.length} plans measured${correlation === undefined ? "" : `, rank correlation of predicted and measured ${correlation.toFixed(2)}`}, ${Math.round(this.passes)} network runs`,
     });
     const bundle = this.#ctx.effort === "best" ? await this.#improve(reached.bundle) : reached.bundle;

@@ -53,6 +53,11 @@ test("what a change of decisions should cost, without labels", () => {
   b.add(tensor([0.6, 0.4], [1, 2]), tensor([0.4, 0.6], [1, 2]));
   expect(b.drop.pt).toBeCloseTo(10, 4);
   expect(b.drop.percent).toBeCloseTo((100 * 0.2) / 1.5, 4);
+  // Losses 0 and 0.2: deviation 0.1, error 0.1 / √2, 1.645 of them on top.
+  expect(b.drop.high.pt).toBeCloseTo(10 + (164.5 * 0.1) / Math.SQRT2, 4);
+  expect(b.drop.high.percent / b.drop.percent).toBeCloseTo(b.drop.high.pt / b.drop.pt, 6);
+  // One of two rows is decided otherwise.
+  expect(b.chance).toBeCloseTo((164.5 * Math.sqrt(0.5)) / Math.SQRT2, 4);
   const logits = new Belief();
   logits.add(tensor([Math.log(3), 0], [1, 2]), tensor([0, 1], [1, 2]));
   expect(logits.drop.pt).toBeCloseTo(50, 4);
