@@ -70,12 +70,14 @@ export function schemesOf(model: Model, plan: Plan): ReadonlyMap<string, LayerSc
     if (facts?.trait !== "compute" || !facts.weights[0]) continue;
     const path = pathOfNode(n);
     const at = weightSiteOf(index, n, facts.weights[0].input);
-    const bits = at && /^u?int([248])$/.exec(at.scheme.dtype)?.[1];
+    const stored = at && /^u?int([248])$/.exec(at.scheme.dtype)?.[1];
+    const bits = stored && (at.scheme.bits ?? stored);
     if (!at && !floats.has(path)) continue;
     const { granularity } = at?.scheme ?? {};
-    const joined = facts.data.some((i) => n.inputs[i] && index.at(n.inputs[i], n, i)?.kind === "static");
+    const input = facts.data.map((i) => n.inputs[i] && index.at(n.inputs[i], n, i)).find((s) => s?.kind === "static");
+    const activation = /^u?int(4|8|16)$/.exec(input?.scheme.dtype ?? "")?.[1];
     const blocks = granularity?.kind === "block" ? `b${granularity.size}` : "";
-    const scheme = at ? bits && parseScheme(`w${bits}${blocks}${joined ? "a8" : ""}`) : parseScheme("float");
+    const scheme = at ? bits && parseScheme(`w${bits}${blocks}${activation ? `a${activation}` : ""}`) : parseScheme("float");
     if (scheme) out.set(path, { ...scheme, because: "as in the plan to start from", by: "user" });
   }
   return out;

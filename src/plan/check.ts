@@ -2,6 +2,7 @@ import type { Diagnostic } from "../diagnostics.ts";
 import { constantOf } from "../graph/constant.ts";
 import { type Model, type Node, opsetOf, type Value } from "../graph/ir.ts";
 import { nodesByPath, pathOfNode, valuesByPath } from "../graph/walk.ts";
+import { codeBounds } from "../quant/affine.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
 import { paramCount } from "../quant/encode.ts";
 import type { Target } from "./target.ts";
@@ -140,8 +141,10 @@ class Checker {
       else if (!isIntDType(t.dtype) || String(t.shape) !== String(view.shape))
         this.#fault("P7", at, `codes ${t.dtype}[${t.shape}] for a weight [${view.shape}]`);
       else if (isIntDType(s.scheme.dtype)) {
-        const { min, max } = INT_DTYPES[s.scheme.dtype];
-        if (readTensorNumbers(t).some((c) => c < min || c > max)) this.#fault("P7", at, `a code outside ${s.scheme.dtype}`);
+        const { dtype, bits } = s.scheme;
+        const { min, max } = codeBounds(dtype, false, bits);
+        if (readTensorNumbers(t).some((c) => c < min || c > max))
+          this.#fault("P7", at, `a code outside ${bits === undefined ? dtype : `the ${bits} bits used of ${dtype}`}`);
       }
     }
     const form = s.form ?? "qdq";

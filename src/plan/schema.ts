@@ -106,20 +106,27 @@ export const PLAN_SCHEMA = {
     consumers: {
       anyOf: [{ const: "all" }, { type: "array", minItems: 1, items: object({ node: string, input: count }) }],
     },
-    scheme: object({
-      dtype: {
-        enum: [...Object.keys(DTYPES).filter((d) => !["string", "bool", "complex64", "complex128"].includes(d)), ...Object.keys(CODEBOOKS)],
+    scheme: object(
+      {
+        dtype: {
+          enum: [
+            ...Object.keys(DTYPES).filter((d) => !["string", "bool", "complex64", "complex128"].includes(d)),
+            ...Object.keys(CODEBOOKS),
+          ],
+        },
+        symmetric: { type: "boolean" },
+        narrow: { type: "boolean" },
+        bits: { type: "integer", minimum: 2, maximum: 16 },
+        granularity: {
+          anyOf: [
+            object({ kind: { const: "tensor" } }),
+            object({ kind: { const: "channel" }, axis: count }),
+            object({ kind: { const: "block" }, axis: count, size: { type: "integer", minimum: 1 } }),
+          ],
+        },
       },
-      symmetric: { type: "boolean" },
-      narrow: { type: "boolean" },
-      granularity: {
-        anyOf: [
-          object({ kind: { const: "tensor" } }),
-          object({ kind: { const: "channel" }, axis: count }),
-          object({ kind: { const: "block" }, axis: count, size: { type: "integer", minimum: 1 } }),
-        ],
-      },
-    }),
+      ["bits"],
+    ),
     site: {
       anyOf: [
         site(

@@ -9,6 +9,8 @@ export interface Scheme {
   readonly symmetric: boolean;
   readonly narrow: boolean;
   readonly granularity: Granularity;
+  /** Fewer bits than the type has: its larger codes are not used. 7 in int8 keeps sums of two products within 16 bits. */
+  readonly bits?: number;
 }
 
 /** A reference into `plan.tensors`: the name of a `.npy` in the zip. */

@@ -9,6 +9,7 @@ import type { RowCondition, TargetRow, WeightRow } from "../plan/target.ts";
 import type { Scheme, Skip, SkipCode } from "../plan/types.ts";
 import { findRegions, type Region, regionIndex } from "../prepare/regions.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
+import { endsOf } from "./ends.ts";
 import { matchNodes } from "./match.ts";
 import type { ProposeInput } from "./proposal.ts";
 import { tableWorthwhile } from "./weights.ts";
@@ -35,7 +36,7 @@ export class Context {
     this.regions = regionIndex(findRegions(input.model).filter((r) => r.kind !== "silu"));
     this.#opset = Math.max(input.model.opsets.get("") ?? 1, input.target.opset.min);
     for (const n of allNodes(input.model)) this.facts.set(n, opFacts(n));
-    this.#ends = input.recipe.ends ? endsOf(input.model.graph.nodes, this.facts) : new Set();
+    this.#ends = input.recipe.ends ? endsOf(input.model.graph.nodes, this.facts).both : new Set();
     for (const n of matchNodes(input.model, input.skip ?? [])) this.skip(n, "user", "left out by --skip");
     for (const n of allNodes(input.model)) {
       const own = input.schemes?.get(this.nodePath(n));
@@ -160,28 +161,6 @@ export class Context {
     const stored = `${dtype === "uint8" ? "uint" : "int"}${recipe.activationBits}` as const;
     return { dtype: stored, symmetric, narrow: symmetric, granularity: { kind: "tensor" } };
   }
-}
-
-/** Products of the main graph that no product comes before, and those that none comes behind. Nodes are in execution order. */
-function endsOf(nodes: readonly Node[], facts: ReadonlyMap<Node, OpFacts | undefined>): Set<Node> {
-  const isProduct = (n: Node): boolean => {
-    const f = facts.get(n);
-    return f?.trait === "compute" && f.weights.length > 0;
-  };
-  const out = new Set<Node>();
-  const behind = new Set<Value>();
-  for (const n of nodes) {
-    const fed = n.inputs.some((v) => v && behind.has(v));
-    if (isProduct(n) && !fed) out.add(n);
-    if (isProduct(n) || fed) for (const v of n.outputs) if (v) behind.add(v);
-  }
-  const before = new Set<Value>();
-  for (const n of [...nodes].reverse()) {
-    const feeds = n.outputs.some((v) => v && before.has(v));
-    if (isProduct(n) && !feeds) out.add(n);
-    if (isProduct(n) || feeds) for (const v of n.inputs) if (v) before.add(v);
-  }
-  return out;
 }
 
 function holds(n: Node, when: RowCondition | undefined, opset: number): boolean {

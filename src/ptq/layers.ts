@@ -155,9 +155,9 @@ function biasOf(graph: Graph, node: Node, biasInput: number | undefined, rows: n
 
 /** Codes that a layer's scheme allows. */
 export function boundsOf(layer: Layer): { readonly min: number; readonly max: number } {
-  const { dtype, narrow } = layer.site.scheme;
+  const { dtype, narrow, bits } = layer.site.scheme;
   if (!isIntDType(dtype)) throw new Error(`internal: weight site of type ${dtype}`);
-  return codeBounds(dtype, narrow);
+  return codeBounds(dtype, narrow, bits);
 }
 
 /** Rows of a layer's weight as [groups][rows, k] in float64. */

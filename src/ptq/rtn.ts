@@ -1,6 +1,6 @@
 import { QcError } from "../diagnostics.ts";
 import { pathOfNode } from "../graph/walk.ts";
-import { chooseAsymmetric, chooseSymmetric, MIN_SCALE } from "../quant/affine.ts";
+import { chooseAsymmetric, chooseSymmetric, codeBounds, MIN_SCALE } from "../quant/affine.ts";
 import { isCodebookDType } from "../quant/codebook.ts";
 import { isIntDType } from "../quant/dtype.ts";
 import { absmaxOf, minmaxOf } from "../quant/encode.ts";
@@ -44,7 +44,8 @@ function choose(w: WeightSite, reduceRange: boolean): WeightParams {
   if (symmetric) {
     const absmax = absmaxOf(x, w.shape, granularity);
     finite(w, absmax);
-    const widen = reduceRange && dtype === "int8" ? 127 / 63 : 1;
+    const bits = reduceRange && dtype === "int8" ? 7 : w.scheme.bits;
+    const widen = bits === undefined ? 1 : codeBounds(dtype, false).max / codeBounds(dtype, false, bits).max;
     // All 16 codes at 4 bits: the lowest is worth 2 to 5 points of accuracy.
     const all = !w.scheme.narrow && (dtype === "int4" || dtype === "int2");
     const params = Array.from(absmax, (m) => chooseSymmetric(m * widen, dtype, all));

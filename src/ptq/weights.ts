@@ -129,7 +129,8 @@ function site(
   const { dtype } = u.row;
   // Of the 16 levels of 4 bits none is given away; unsigned types have no lowest code to leave out.
   const narrow = symmetric && ctx.input.target.weightNarrow && dtype === "int8";
-  const scheme: Scheme = { dtype, symmetric, narrow, granularity };
+  const fewer = want.bits !== undefined && symmetric && dtype === "int8" && { bits: want.bits };
+  const scheme: Scheme = { dtype, symmetric, narrow, granularity, ...fewer };
   const codes = u.weight.kind === "table" && u.row.form === "qdq" && granularity.kind !== "block";
   const form: WeightForm = codes ? "gather-codes" : u.row.form;
   const because = `${dtype} ${granularity.kind}${part.length > 1 ? `, shared by ${part.length} nodes` : ""}: weight of ${u.node.op}${own === undefined ? "" : `; ${own}`}`;

@@ -219,7 +219,7 @@ function addWeight(
     inner = put("Mul", [u, spreadScale(g, before, shrink, shape, gr, `${stem}/shrink_wide`)], "units");
     full = put("Mul", [s0, put("Exp", [log], "grow", dims)], "scale", dims);
   }
-  const b = codeBounds(scheme.dtype, scheme.narrow);
+  const b = codeBounds(scheme.dtype, scheme.narrow, scheme.bits);
   const limit = (edge: number, hint: string) => {
     if (zero.every((z) => z === zero[0])) return constant(Float32Array.of(edge - zero[0]!), [], hint);
     const wide = constant(

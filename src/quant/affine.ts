@@ -37,9 +37,13 @@ export function dequantize(code: number, q: QParams): number {
   return Math.fround((code - q.zeroPoint) * q.scale);
 }
 
-/** Lowest and highest code that a scheme uses; `narrow` drops the lowest of a signed type (-127 for int8). */
-export function codeBounds(dtype: IntDType, narrow: boolean): { readonly min: number; readonly max: number } {
+/**
+ * Lowest and highest code that a scheme uses; `narrow` drops the lowest of a signed type (-127 for int8), `bits` leaves out the codes of a
+ * signed type that need more (7 bits in int8: -63 to 63).
+ */
+export function codeBounds(dtype: IntDType, narrow: boolean, bits?: number): { readonly min: number; readonly max: number } {
   const { min, max } = INT_DTYPES[dtype];
+  if (bits !== undefined && min < 0 && bits < INT_DTYPES[dtype].bits) return { min: 1 - 2 ** (bits - 1), max: 2 ** (bits - 1) - 1 };
   return { min: narrow && min < 0 ? -max : min, max };
 }
 

@@ -20,6 +20,8 @@ export interface Recipe {
         readonly per: "channel" | "tensor" | "block";
         readonly blockSize?: number;
         readonly symmetric: boolean;
+        /** Fewer than the type has. */
+        readonly bits?: 7;
       }
     | undefined;
   /**
@@ -103,6 +105,29 @@ export const RECIPES = {
     weight: { dtype: "int4", per: "block", blockSize: 64, symmetric: true },
     data: true,
     summary: "4-bit weights in blocks, 8-bit activations",
+  },
+  w7a8: {
+    ...FLOAT,
+    activations: "static",
+    weight: { ...INT8, bits: 7 },
+    data: true,
+    summary: "8-bit activations, 7-bit weights in int8: sums of two products fit 16 bits, for processors without VNNI",
+  },
+  w8a16: {
+    ...FLOAT,
+    activations: "static",
+    activationBits: 16,
+    weight: INT8,
+    data: true,
+    summary: "8-bit weights, 16-bit activations",
+  },
+  w4a16: {
+    ...FLOAT,
+    activations: "static",
+    activationBits: 16,
+    weight: { dtype: "int4", per: "block", blockSize: 64, symmetric: true },
+    data: true,
+    summary: "4-bit weights in blocks, 16-bit activations",
   },
   w4a4: {
     ...FLOAT,

@@ -90,6 +90,13 @@ export const ORT_CPU: Target = {
       weight: [],
       source: `${SELECTORS}: one DQ and a Q`,
     },
+    {
+      ops: ["Conv", "MatMul", "Gemm"],
+      activation: ["uint16"],
+      output: "none",
+      weight: [INT8],
+      source: `${SELECTORS}: 16 bits never fuse; correct, at the speed of float`,
+    },
     { ops: ["Concat"], activation: ["uint8"], output: "own", weight: [], source: `${SELECTORS}: QLinearConcat; scales may differ` },
     {
       ops: ["MaxPool"],

@@ -25,14 +25,14 @@ export const PORTABLE: Target = {
   rows: [
     {
       ops: ["Conv", "ConvTranspose"],
-      activation: ["uint8", "uint4"],
+      activation: ["uint8", "uint4", "uint16"],
       output: "none",
       weight: [INT8, INT4, INT8_ONLY, UINT8_ONLY],
       source: ONNX,
     },
     {
       ops: ["Gemm", "MatMul"],
-      activation: ["uint8", "uint4"],
+      activation: ["uint8", "uint4", "uint16"],
       output: "none",
       weight: [INT8, INT4, INT8_ONLY, INT4_ONLY, UINT4_ONLY],
       source: ONNX,
