@@ -7,12 +7,13 @@ export type Limit =
   | { readonly kind: "drop"; readonly most: number; readonly unit: "%" | "pt"; readonly text: string }
   | { readonly kind: "size"; readonly most: number; readonly text: string }
   | { readonly kind: "bits"; readonly most: number; readonly text: string }
-  | { readonly kind: "latency"; readonly most: number; readonly text: string };
+  /** Of a run: milliseconds, or a part of what the float model takes (`x`). */
+  | { readonly kind: "latency"; readonly most: number; readonly unit: "ms" | "x"; readonly text: string };
 
-const FORM = /^(drop|size|bits|latency)<=([0-9]*\.?[0-9]+)(%|pt|ms|us|s|[kmg]i?b|b)?$/i;
+const FORM = /^(drop|size|bits|latency)<=([0-9]*\.?[0-9]+)(%|pt|ms|us|s|x|[kmg]i?b|b)?$/i;
 const BYTES: Readonly<Record<string, number>> = { b: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
 const MS: Readonly<Record<string, number>> = { us: 1e-3, ms: 1, s: 1e3 };
-export const BUDGET_FORM = "limits such as drop<=0.5%, drop<=0.5pt, size<=4MB, bits<=5 or latency<=2ms, joined with commas";
+export const BUDGET_FORM = "limits such as drop<=0.5%, drop<=0.5pt, size<=4MB, bits<=5, latency<=2ms or latency<=0.8x, joined with commas";
 
 export function parseBudget(text: string): readonly Limit[] {
   return text.split(",").map((part) => {
@@ -30,8 +31,9 @@ export function parseBudget(text: string): readonly Limit[] {
         if (BYTES[unit] === undefined) throw bad();
         return { kind: "size", most: value * BYTES[unit], text: t };
       case "latency":
+        if (unit === "x") return { kind: "latency", most: value, unit, text: t };
         if (MS[unit] === undefined) throw bad();
-        return { kind: "latency", most: value * MS[unit], text: t };
+        return { kind: "latency", most: value * MS[unit], unit: "ms", text: t };
       default:
         if (unit !== "") throw bad();
         return { kind: "bits", most: value, text: t };
@@ -68,10 +70,20 @@ function reached(l: Limit, r: VerifyReport): { readonly value: number | undefine
         value: r.bitsPerWeight,
         text: r.bitsPerWeight === undefined ? "no weight is quantized" : `${r.bitsPerWeight.toFixed(2)} bits per weight`,
       };
-    case "latency":
-      return r.latency === undefined
-        ? { value: undefined, text: "latency was not measured" }
-        : { value: r.latency.quantized.medianMs, text: `${r.latency.quantized.medianMs.toFixed(3)} ms at ${r.latency.threads} threads` };
+    case "latency": {
+      // Engines of other runtimes are not run here: their profiles are all there is.
+      if (r.time?.source === "tensorrt") {
+        const { predictedMs, floatMs } = r.time;
+        return l.unit === "ms"
+          ? { value: predictedMs, text: `${predictedMs.toFixed(3)} ms by the layer profiles` }
+          : { value: predictedMs / floatMs, text: `${(predictedMs / floatMs).toFixed(3)} of the float engine by the layer profiles` };
+      }
+      if (r.latency === undefined) return { value: undefined, text: "latency was not measured" };
+      const { quantized, ratio, threads } = r.latency;
+      return l.unit === "ms"
+        ? { value: quantized.medianMs, text: `${quantized.medianMs.toFixed(3)} ms at ${threads} threads` }
+        : { value: ratio, text: `${ratio.toFixed(3)} of the float model's time at ${threads} threads` };
+    }
     default:
       return l satisfies never;
   }

@@ -13,6 +13,7 @@ import { LIMITS } from "./io/limits.ts";
 import { readFile } from "./io/source.ts";
 import { type Job, RUN_KEYS, type RunOptions, refuseErrors, type StageFacts, withJob } from "./job.ts";
 import { type Mix, mixOf, pinned, pinsOf, schemesOf } from "./mix.ts";
+import { type CostFile, readCosts } from "./mixed/cost-table.ts";
 import { DEFAULT_SAMPLES, type Effort, type Parsed, QUANTIZE, type QuantizeFlags, settle } from "./options.ts";
 import { checkOutputs, namesOf, type OutputNames, writeOutputs } from "./outputs.ts";
 import { pageOf } from "./page.ts";
@@ -62,6 +63,8 @@ export interface Settled {
   /** A plan to start from. */
   readonly start?: Plan;
   /** Channels to take out. */
+  /** What every node takes in every scheme. */
+  readonly costs?: CostFile;
   readonly prune?: PruneWish;
 }
 
@@ -90,7 +93,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
     const { prepared, network } = await pruneStage(job, read, whole, data, wish);
     const proposal = await job.stage(
       "propose",
-      () => propose(read, prepared, wish, network),
+      () => proposeMeasured(job, read, prepared, wish, network),
       (p) => ({ stage: "propose", values: p.values.length, weights: p.weights.length }),
     );
     const calibrated = await job.stage(
@@ -115,7 +118,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
     const plan = await job.stage(
       "improve",
       async () =>
-        castRest(await improve(job, prepared, proposal, chosen, calibrated, data, wish), {
+        castRest(await timed(wish, prepared, await improve(job, prepared, proposal, chosen, calibrated, data, wish)), {
           model: prepared.model,
           types: prepared.types,
           recipe: wish.recipe,
@@ -170,6 +173,11 @@ function sayWhatDataGains(job: Job, { options, recipe, target }: Settled): void 
   const gain =
     recipe.activations === "dynamic"
       ? "ranges would be fixed instead of being computed in every run"
+/** The plan with what it should take by the cost table, when there is one. */
+async function timed({ costs }: Settled, prepared: Prepared, plan: PlanBundle): Promise<PlanBundle> {
+  return costs ? (await import("./measured.ts")).withTime(plan, costs, prepared.model) : plan;
+}
+
       : `activations would be 8 bits too, so that ${target.name} can run integer kernels`;
   job.report({ code: "cli/no-data", recipe: recipe.summary, gain: `${gain}, and the result would be verified` });
 }
@@ -226,8 +234,10 @@ export function settleDecisions<
     pins,
     ...(start && { start }),
     ...(prune !== undefined && { prune }),
-    mix: hasData ? mixOf({ recipe, budget, wanted: options.pareto !== undefined }, pins) : undefined,
+    ...(costs && { costs }),
+    mix: hasData ? mixOf({ recipe, budget, wanted: options.pareto !== undefined, costs }, pins) : undefined,
   };
+  const costs = options.costTable === undefined ? undefined : readCosts(options.costTable);
 }
 
 /** The document of a plan to start from: its tensors are made anew. */
@@ -304,6 +314,31 @@ export function propose(
     pins,
     mix,
     start,
+/**
+ * The proposal, with what is slower in codes left float when a cost table tells. A limit on bytes comes before: codes are smaller, and what
+ * they take is then a matter of the search.
+ */
+export async function proposeMeasured(
+  job: Job,
+  read: Source,
+  prepared: Prepared,
+  wish: Omit<Settled, "options"> & { readonly options: Pick<Settled["options"], "skip" | "seed"> },
+  network?: PrunedNetwork,
+): Promise<Proposal> {
+  const { costs, budget, mix, recipe } = wish;
+  const late = budget.find((l) => l.kind === "latency");
+  if (!costs) {
+    if (late && recipe.activations === "static") job.report({ code: "costs/needed", budget: late.text });
+    return propose(read, prepared, wish, network);
+  }
+  const { checkCostsHere, refuseWithPruning, slowNodes } = await import("./measured.ts");
+  if (network) refuseWithPruning(costs);
+  await checkCostsHere(job, costs, read, prepared, wish.target);
+  const all = propose(read, prepared, { ...wish, measured: true });
+  if (recipe.activations !== "static" || mix?.limits.bytes !== undefined || mix?.limits.bits !== undefined) return all;
+  return propose(read, prepared, { ...wish, measured: true, floats: await slowNodes(costs, prepared, all, mix?.start ?? recipe) });
+}
+
     measured,
     floats,
   }: Pick<Settled, "target" | "recipe"> &
@@ -395,7 +430,19 @@ async function improve(
   const effort = options.effort as Effort;
   if (mix !== undefined && data !== undefined) {
     const { solveMix } = await import("./search.ts");
-    return solveMix(job, { mix, prepared, proposal, bundle, calibrated, data, target, options, ...(wish.start && { start: wish.start }) });
+    const { timeOver } = await import("./measured.ts");
+    return solveMix(job, {
+      mix,
+      prepared,
+      proposal,
+      bundle,
+      calibrated,
+      data,
+      target,
+      options,
+      ...(wish.start && { start: wish.start }),
+      ...(wish.costs && { time: timeOver(wish.costs, prepared.model) }),
+    });
   }
   if (effort !== "fast" && wish.recipe.activations === "none" && wish.recipe.weight?.per === "block") {
     const { roundWeights } = await import("./ptq/weightonly/index.ts");

@@ -33,7 +33,12 @@ const MOST_PROFILE = 256 * 2 ** 20;
 export async function costs(source: string | Uint8Array, given: CostsOptions): Promise<CostTable> {
   const options = settle(COSTS, given as Readonly<Record<string, unknown>>, RUN_KEYS);
   if (options.data === undefined)
-    throw new QcError({ code: "cli/needs-option", command: "costs", flag: "--data", why: "ranges decide which operators an 8-bit kernel takes in" });
+    throw new QcError({
+      code: "cli/needs-option",
+      command: "costs",
+      flag: "--data",
+      why: "ranges decide which operators an 8-bit kernel takes in",
+    });
   const { data: set, out } = options;
   const settled = settleDecisions({ ...options, calibrator: "minmax" }, true);
   const mix = mixOf({ ...settled, budget: [], wanted: true, fewer: true }, []);
@@ -134,6 +139,11 @@ export async function costs(source: string | Uint8Array, given: CostsOptions): P
 function parseProfileArg(text: string): { readonly scheme: string; readonly file: string } {
   const at = text.indexOf("=");
   if (at <= 0 || at === text.length - 1)
-    throw new QcError({ code: "cli/bad-value", flag: "--profile", got: text, want: "SCHEME=FILE, such as float=fp32.json or w8a8=int8.json" });
+    throw new QcError({
+      code: "cli/bad-value",
+      flag: "--profile",
+      got: text,
+      want: "SCHEME=FILE, such as float=fp32.json or w8a8=int8.json",
+    });
   return { scheme: text.slice(0, at), file: text.slice(at + 1) };
 }

@@ -2,6 +2,7 @@ import type { Limit } from "./budget.ts";
 import type { Model, Node } from "./graph/ir.ts";
 import { opFacts, traitOf } from "./graph/ops/index.ts";
 import { allNodes, pathOfNode } from "./graph/walk.ts";
+import type { CostFile, CostTable } from "./mixed/cost-table.ts";
 import type { Limits } from "./mixed/limits.ts";
 import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
 import { type LayerScheme, type Pin, parsePin, parseScheme } from "./plan/schemes.ts";
@@ -30,16 +31,32 @@ const LADDERS: Readonly<
   "int4-weights": { start: "int8-weights", schemes: ["w4b128", "w4b64", "w4b32", "w8", "float"] },
 };
 
-/** What there is to search; undefined: every layer has the recipe's scheme. Latency alone is met or missed, not searched. */
+/** A limit on time in ms, by the float model of the table where it is relative. */
+function msOf(limit: { readonly most: number; readonly unit: "x" | "ms" }, table: CostTable): number {
+  return limit.unit === "ms" ? limit.most : (limit.most * table.floatUs) / 1000;
+}
+
+/** What there is to search; undefined: every layer has the recipe's scheme. Without a cost table latency is met or missed, not searched. */
 export function mixOf(
-  o: { readonly recipe: Recipe; readonly budget: readonly Limit[]; readonly wanted?: boolean; readonly fewer?: boolean },
+  o: {
+    readonly recipe: Recipe;
+    readonly budget: readonly Limit[];
+    readonly wanted?: boolean;
+    readonly fewer?: boolean;
+    readonly costs?: CostFile | undefined;
+  },
   pins: readonly Pin[],
 ): Mix | undefined {
   const ladder = LADDERS[o.recipe.name];
   const limits: { -readonly [K in keyof Limits]: Limits[K] } = {};
   const used: string[] = [];
   for (const l of o.budget) {
-    if (l.kind === "latency") continue;
+    if (l.kind === "latency") {
+      if (!o.costs) continue;
+      limits.ms = msOf(l, o.costs.table);
+      used.push(l.text);
+      continue;
+    }
     used.push(l.text);
     if (l.kind === "drop") limits.drop = { most: l.most, unit: l.unit };
     else limits[l.kind === "size" ? "bytes" : "bits"] = l.most;

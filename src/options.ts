@@ -129,6 +129,11 @@ const DECIDE = {
     help: "how ranges are chosen; auto takes what errs least at the output, on samples that did not set the ranges",
   },
   budget: { type: "text", short: "b", hint: "LIMITS", help: "such as 'drop<=0.5%,size<=4MB'; exit 3 when it is missed" },
+  costTable: {
+    type: "text",
+    hint: "FILE",
+    help: "times of qc costs: nodes that are slower in 8 bits stay float, and limits on latency are planned for",
+  },
   scheme: {
     type: "list",
     hint: "PATTERN=SCHEME",
@@ -249,7 +254,7 @@ export const APPLY = {
   out: { type: "text", short: "o", hint: "FILE", help: "the quantized model (default: MODEL.int8.onnx)" },
 } as const satisfies Options;
 
-const { budget: _budget, scheme: _scheme, start: _start, ...CHOOSE } = DECIDE;
+const { budget: _budget, scheme: _scheme, start: _start, costTable: _costTable, ...CHOOSE } = DECIDE;
 export const QAT_TRAIN = {
   ...DATA,
   plan: { type: "text", hint: "FILE", help: "the plan to start from (default: the one that qc plan makes)" },

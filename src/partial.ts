@@ -2,12 +2,13 @@ import { checkStats, collectStats, readStats, splitForAuto, writeStats } from ".
 import { readTable, statsOfTable } from "./calibrate/tables.ts";
 import type { Stats } from "./calibrate/types.ts";
 import { type Calibrated, chooseRanges } from "./choose.ts";
-import { lowerPlan, prepare, propose, settleDecisions } from "./compile.ts";
+import { lowerPlan, prepare, proposeMeasured, settleDecisions } from "./compile.ts";
 import { QcError } from "./diagnostics.ts";
 import type { Model } from "./graph/ir.ts";
 import { saveModel } from "./graph/onnx/index.ts";
 import { valuesByPath } from "./graph/walk.ts";
 import { type Job, RUN_KEYS, type RunOptions, withJob } from "./job.ts";
+import { timeOver, withTime } from "./measured.ts";
 import { APPLY, CALIBRATE, DEFAULT_SAMPLES, PLAN, settle, type Wished } from "./options.ts";
 import { checkOutputs, stemOf } from "./outputs.ts";
 import { readPlan, writePlan } from "./plan/io.ts";
@@ -139,7 +140,7 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
     const prepared = await job.stage("prepare", () => prepare(job, read, data));
     // Schemes are searched for by running candidates: without samples every layer has the recipe's.
     const mix = data === undefined ? undefined : wish.mix;
-    const proposal = propose(read, prepared, { ...wish, mix });
+    const proposal = await proposeMeasured(job, read, prepared, { ...wish, mix });
     const calibrated =
       options.table !== undefined
         ? { stats: tableStats(job, options.table, read, prepared) }
@@ -171,8 +172,9 @@ export async function plan(source: string | Uint8Array, given: PlanOptions): Pro
             target: wish.target,
             options,
             ...(wish.start && { start: wish.start }),
+            ...(wish.costs && { time: timeOver(wish.costs, prepared.model) }),
           });
-    const bundle = castRest(searched, {
+    const bundle = castRest(wish.costs ? withTime(searched, wish.costs, prepared.model) : searched, {
       model: prepared.model,
       types: prepared.types,
       recipe: wish.recipe,

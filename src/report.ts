@@ -113,6 +113,7 @@ export function makeReport(p: ReportParts): VerifyReport {
     layers: v?.layers ?? { n: 0, rows: [] },
     ...(v?.latency === undefined ? {} : { latency: v.latency }),
     bytes: p.bytes,
+    ...(plan.time === undefined ? {} : { time: plan.time }),
     ...(bits === undefined ? {} : { bitsPerWeight: bits }),
     products: coverageOf(p.prepared, p.bundle),
     sites: { weight: count("weight"), static: count("static"), dynamic: count("dynamic"), cast: count("cast") },

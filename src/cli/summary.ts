@@ -100,6 +100,16 @@ export function reportLines(r: VerifyReport): string[] {
       ),
     );
   }
+  if (r.time !== undefined) {
+    const { floatMs, predictedMs, source } = r.time;
+    out.push(
+      row(
+        r.latency === undefined ? "latency" : "",
+        `${floatMs.toFixed(2)} → ${predictedMs.toFixed(2)} ms`,
+        `×${(predictedMs / floatMs).toFixed(2)} by the cost table (${source})`,
+      ),
+    );
+  }
   return out;
 }
 

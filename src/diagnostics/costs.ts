@@ -1,4 +1,4 @@
-import { error, list, plural } from "./format.ts";
+import { error, info, list, plural } from "./format.ts";
 
 export const COSTS = {
   "costs/malformed": (f: { readonly file: string; readonly at: string; readonly detail: string }) =>
@@ -16,10 +16,10 @@ export const COSTS = {
       `Cost table "${f.file}" has no time for ${plural(f.rows.length, "choice")}: ${list(f.rows.map((r) => `${r.node} as ${r.scheme}`))}`,
       "Make the table with the recipe that is asked for (`qc costs --recipe`), or pin these layers with --scheme.",
     ),
-  "costs/needed": (f: { readonly budget: string; readonly why: string }) =>
-    error(
-      `Budget "${f.budget}" cannot be planned for: ${f.why}`,
-      "Make a cost table with `qc costs MODEL --data SET`, and give it with --cost-table.",
+  "costs/needed": (f: { readonly budget: string }) =>
+    info(
+      `Limit "${f.budget}" is judged at the end, not planned for: there is no cost table`,
+      "Make one with `qc costs MODEL --data SET -o FILE`, and give it with --cost-table.",
     ),
   "costs/no-layer": (f: { readonly file: string; readonly scheme: string; readonly nodes: readonly string[] }) =>
     error(

@@ -83,7 +83,10 @@ export class LayerNames {
     for (const n of model.graph.nodes) this.#nodes.set(nodeKey(n), n);
   }
   find(name: string): Node | undefined {
-    const plain = name.replace(/^\[|\]$/g, "").replace(/^(?:node_of_|PWN)/, "").replace(/_clone_\d+$/, "");
+    const plain = name
+      .replace(/^\[|\]$/g, "")
+      .replace(/^(?:node_of_|PWN)/, "")
+      .replace(/_clone_\d+$/, "");
     const own = this.#nodes.get(name) ?? this.#nodes.get(plain);
     if (own) return own;
     // Q and DQ nodes belong to the node whose output they convert, or whose weight.
@@ -97,7 +100,11 @@ export class LayerNames {
 }
 
 /** One engine's layers by node; a layer of several products is shared in proportion to their multiplications. */
-function timesOf(layers: readonly LayerTime[], names: LayerNames, macs: (n: Node) => number): { readonly at: Map<string, number>; readonly rest: number } {
+function timesOf(
+  layers: readonly LayerTime[],
+  names: LayerNames,
+  macs: (n: Node) => number,
+): { readonly at: Map<string, number>; readonly rest: number } {
   const at = new Map<string, number>();
   let rest = 0;
   for (const l of layers) {
@@ -122,9 +129,20 @@ export function importProfiles(o: {
   const known = [...new Set(["float", ...units.flatMap((u) => u.options.map((x) => x.scheme.name))])];
   const strange = o.profiles.find((p) => !known.includes(p.scheme));
   if (strange)
-    throw new QcError({ code: "cli/bad-value", flag: "--profile", got: `${strange.scheme}=${strange.file}`, want: `a scheme of the recipe: ${known.join(", ")}` });
+    throw new QcError({
+      code: "cli/bad-value",
+      flag: "--profile",
+      got: `${strange.scheme}=${strange.file}`,
+      want: `a scheme of the recipe: ${known.join(", ")}`,
+    });
   const float = o.profiles.find((p) => p.scheme === "float");
-  if (!float) throw new QcError({ code: "cli/bad-value", flag: "--profile", got: o.profiles.map((p) => p.scheme).join(", "), want: "float=FILE among them" });
+  if (!float)
+    throw new QcError({
+      code: "cli/bad-value",
+      flag: "--profile",
+      got: o.profiles.map((p) => p.scheme).join(", "),
+      want: "float=FILE among them",
+    });
   const names = new LayerNames(o.model);
   const shapes = shapesFrom(o.types);
   const counts = new Map(o.model.graph.nodes.map((n) => [n, macsOf(n, shapes) ?? 1]));
@@ -155,7 +173,11 @@ export function importProfiles(o: {
     const choice = o.builder.choiceOf((u) => u.options.find((x) => x.scheme.name === r.scheme) ?? u.options.at(-1)!);
     const joined = r.scheme === "float" ? new Set<string>() : readersOfCodes(o.model, o.builder.plan(choice));
     const scheme = (key: string) => (unitOf.has(key) ? (has(key)?.scheme.name ?? "float") : undefined);
-    return { graph: r.scheme, measuredUs: round(r.total), predictedUs: round(addUp(part, wiring, { codes: (n) => joined.has(n), scheme })) };
+    return {
+      graph: r.scheme,
+      measuredUs: round(r.total),
+      predictedUs: round(addUp(part, wiring, { codes: (n) => joined.has(n), scheme })),
+    };
   });
   return { ...part, floatUs: round(read.find((r) => r.scheme === "float")!.total), checks };
 }

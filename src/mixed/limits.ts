@@ -1,3 +1,6 @@
+import type { Choice } from "./build.ts";
+import type { Problem } from "./knapsack.ts";
+
 /** What a plan must not exceed; what is left out is free. */
 export interface Limits {
   /** Of the file. */
@@ -11,6 +14,10 @@ export interface Limits {
 
 /** A cost beside bytes that adds up over units, as time does by a table of nodes. */
 export interface UnitCost {
+  /** Of a whole choice, what lies between units included; without it the sum. */
+  readonly whole?: (choice: Choice) => number;
+  /** The same in a knapsack whose first groups are the units and whose constraint k is this cost. */
+  readonly extend?: (p: Problem, k: number | "loss") => Problem;
   /** Of what no scheme changes. */
   readonly fixed: number;
   /** Of a unit (its key) in a scheme (its name). */

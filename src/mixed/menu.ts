@@ -1,6 +1,6 @@
 import type { LayerScheme } from "../plan/schemes.ts";
 import type { Choice, Unit, UnitOption } from "./build.ts";
-import { type Item, type Knapsack, lossOf } from "./knapsack.ts";
+import { type Item, type Knapsack, lossOf, type Problem } from "./knapsack.ts";
 import type { UnitCost } from "./limits.ts";
 
 /** What a choice may cost. */
@@ -41,6 +41,7 @@ export class Menu {
   /** By the cost table; undefined without one. */
   msOf(choice: Choice): number | undefined {
     const time = this.#time;
+    if (time?.whole) return time.whole(choice);
     return time && this.units.reduce((sum, u) => sum + time.of(u.key, choice.get(u.key)!.name), time.fixed);
   }
   fits(choice: Choice, room: Room): boolean {
@@ -54,6 +55,11 @@ export class Menu {
   get fastest(): Choice {
     const time = this.#time;
     if (!time) return this.cheapest;
+    if (time.extend) {
+      const groups = this.units.map((u) => u.options.map((x): Item => ({ loss: time.of(u.key, x.scheme.name), costs: [] })));
+      const chosen = this.#knapsack.solve(time.extend({ groups, limits: [] }, "loss"));
+      if (chosen) return new Map(this.units.map((u, g) => [u.key, u.options[chosen[g]!]!.scheme]));
+    }
     return this.choiceOf((u) => u.options.reduce((a, b) => (time.of(u.key, b.scheme.name) < time.of(u.key, a.scheme.name) ? b : a)));
   }
   get dearest(): Choice {
@@ -68,11 +74,12 @@ export class Menu {
         (x): Item => ({ loss: added(u.key, x.scheme.name), costs: [x.bytes, ...(time ? [time.of(u.key, x.scheme.name)] : [])] }),
       ),
     );
-    const chosen = this.#knapsack.solve({
+    const problem: Problem = {
       groups,
       limits: [room.bytes, ...(time ? [room.ms! - time.fixed] : [])],
       without: without.map((c) => this.units.map((u) => u.options.indexOf(optionIn(u, c)))),
-    });
+    };
+    const chosen = this.#knapsack.solve(time?.extend ? time.extend(problem, 1) : problem)?.slice(0, groups.length);
     if (!chosen) return undefined;
     return { choice: new Map(this.units.map((u, g) => [u.key, u.options[chosen[g]!]!.scheme])), loss: lossOf(groups, chosen) };
   }

@@ -49,6 +49,7 @@ export const PLAN_SCHEMA = {
       opset: { type: "integer", minimum: 1 },
       irVersion: { type: "integer", minimum: 3 },
       stats: object({ sha256: string, samples: count }),
+      time: object({ source: { enum: ["onnxruntime", "tensorrt"] }, table: string, floatMs: { type: "number" }, predictedMs: { type: "number" } }),
       tensors: object({ file: { type: "string", pattern: "^[^/\\\\]+$" }, sha256: { type: "string", pattern: "^[0-9a-f]{64}$" } }),
       sites: { type: "array", items: { $ref: "#/$defs/site" } },
       skips: {
@@ -98,7 +99,7 @@ export const PLAN_SCHEMA = {
         because: string,
       }),
     },
-    ["calibrator", "stats", "tensors", "rest", "schemes", "pruned"],
+    ["calibrator", "stats", "time", "tensors", "rest", "schemes", "pruned"],
   ),
   $defs: {
     tensorRef: ref,

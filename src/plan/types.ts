@@ -198,6 +198,13 @@ export interface Plan {
   /** Absent: every channel is there. */
   readonly pruned?: Pruned;
   readonly stats?: { readonly sha256: string; readonly samples: number };
+  /** By a cost table, named by its hash: what a run of the float model and of this plan should take. */
+  readonly time?: {
+    readonly source: "onnxruntime" | "tensorrt";
+    readonly table: string;
+    readonly floatMs: number;
+    readonly predictedMs: number;
+  };
   readonly tensors?: { readonly file: string; readonly sha256: string };
 }
 

@@ -57,6 +57,7 @@ const ORDER: readonly (keyof Plan)[] = [
   "opset",
   "irVersion",
   "stats",
+  "time",
   "tensors",
   "schemes",
   "pruned",

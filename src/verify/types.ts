@@ -1,5 +1,5 @@
 import type { DiagnosticCode } from "../diagnostics.ts";
-import type { StepRecord } from "../plan/types.ts";
+import type { Plan, StepRecord } from "../plan/types.ts";
 import type { OptLevel } from "../runtime/types.ts";
 
 /** Error of one output against the float model's, over all samples. */
@@ -127,6 +127,8 @@ export interface VerifyReport {
   readonly levels: readonly LevelReport[];
   readonly layers: { readonly n: number; readonly rows: readonly LayerError[] };
   readonly latency?: Latency;
+  /** What the plan should take by a cost table. */
+  readonly time?: NonNullable<Plan["time"]>;
   readonly bytes: { readonly before: number; readonly after: number };
   /** Stored bits of the weights that the plan touches, scales and zero points included, over their count. */
   readonly bitsPerWeight?: number;
