@@ -14,7 +14,10 @@ export interface MeterOptions {
   readonly runtime: Runtime;
   readonly data: DataSet;
   readonly metric: Metric;
+  /** Samples that no code was solved from: what plans lose is seen there. */
   readonly indices: readonly number[];
+  /** Further samples, of which the float network's decisions are looked at. */
+  readonly others?: readonly number[];
   readonly session?: SessionOptions;
   readonly signal?: AbortSignal;
 }
@@ -26,20 +29,25 @@ export interface Drop {
   readonly high?: { readonly pt: number; readonly percent: number };
 }
 
-/** Metrics that an expectation of right decisions stands for. */
-const ACCURACIES: Readonly<Record<string, true>> = { top1: true, top5: true };
+/** Metrics that an expectation of right decisions stands for. "always": it knows more than counting a few hundred right ones. */
+const ACCURACIES: Readonly<Record<string, "always" | "without labels">> = { top1: "always", top5: "without labels" };
 
+interface FloatNetwork {
+  readonly outputs: readonly Outputs[];
+  readonly belief: Belief;
+  readonly value: number | undefined;
+}
 type Outputs = Readonly<Record<string, Tensor>>;
 /** Samples whose runs may be outstanding. */
 const WINDOW = 4;
 
 /**
- * What plans lose of the task metric, as they would be shipped, on samples that are not held out. Calibrate samples often have no labels, or
- * one and the same for all: then the loss of accuracy is the float network's own expectation (`Belief`).
+ * What plans lose of the task metric, as they would be shipped, on samples that are neither held out nor solved from. Of accuracy it is an
+ * expectation (`Belief`): a hundred samples that are right or wrong tell a loss of half a point from none only by luck.
  */
 export class Meter {
   readonly #o: MeterOptions;
-  #float: Promise<{ readonly outputs: readonly Outputs[]; readonly value: number | undefined }> | undefined;
+  #float: Promise<FloatNetwork> | undefined;
   /** How the drop was found; known once one was. */
   by: "labels" | "expectation" | undefined;
 
@@ -56,33 +64,40 @@ export class Meter {
     const { model, target, metric } = this.#o;
     this.#float ??= this.#measureFloat();
     const float = await this.#float;
-    const state = float.value === undefined ? undefined : metric.start();
-    const belief = new Belief();
-    const isAccuracy = metric.name in ACCURACIES;
-    await this.#run(writeModel(lower(model, bundle, target)), (sample, out, n) => {
+    const expect = ACCURACIES[metric.name];
+    const expects = expect === "always" || (expect !== undefined && float.value === undefined);
+    const state = expects || float.value === undefined ? undefined : metric.start();
+    if (!expects && !state) return undefined;
+    const { belief } = float;
+    belief.clearErrors();
+    await this.#run(this.#o.indices, writeModel(lower(model, bundle, target)), (sample, out, n) => {
       const reference = float.outputs[n]!;
       state?.add(out, sample, reference);
-      if (isAccuracy) belief.add(Object.values(reference)[0]!, Object.values(out)[0]!);
+      if (expects) belief.addError(Object.values(reference)[0]!, Object.values(out)[0]!);
     });
-    if (!state || float.value === undefined) {
-      if (!isAccuracy) return undefined;
+    if (!state) {
       this.by = "expectation";
       return belief.drop;
     }
     this.by = "labels";
     const { value } = state.result();
-    const pt = metric.better === "higher" ? float.value - value : value - float.value;
-    const inPercent = (x: number) => (100 * x) / Math.abs(float.value!);
-    const most = pt + belief.chance;
-    return { pt, percent: inPercent(pt), ...(isAccuracy && { high: { pt: most, percent: inPercent(most) } }) };
+    const pt = metric.better === "higher" ? float.value! - value : value - float.value!;
+    return { pt, percent: (100 * pt) / Math.abs(float.value!) };
   }
 
-  async #measureFloat(): Promise<{ readonly outputs: readonly Outputs[]; readonly value: number | undefined }> {
-    const { metric, model, data, indices } = this.#o;
-    let state = (await isLabelled(data, indices)) ? metric.start() : undefined;
+  async #measureFloat(): Promise<FloatNetwork> {
+    const { metric, model, data, indices, others = [] } = this.#o;
+    const labelled = await isLabelled(data, [...indices, ...others]);
+    let state = labelled ? metric.start() : undefined;
     const outputs: Outputs[] = [];
-    await this.#run(writeModel(model), (sample, out) => {
+    const belief = new Belief();
+    const believe = (sample: Sample, out: Outputs) => {
+      if (metric.name in ACCURACIES)
+        belief.addFloat(Object.values(out)[0]!, labelled && typeof sample.label === "number" ? sample.label : undefined);
+    };
+    await this.#run(indices, writeModel(model), (sample, out) => {
       outputs.push(out);
+      believe(sample, out);
       try {
         state?.add(out, sample, out);
       } catch (e) {
@@ -91,12 +106,13 @@ export class Meter {
         state = undefined;
       }
     });
+    if (metric.name in ACCURACIES) await this.#run(others, writeModel(model), believe);
     const value = state?.result().value;
-    return { outputs, value: value !== undefined && Number.isFinite(value) && value !== 0 ? value : undefined };
+    return { outputs, belief, value: value !== undefined && Number.isFinite(value) && value !== 0 ? value : undefined };
   }
 
-  async #run(bytes: Uint8Array, each: (sample: Sample, out: Outputs, n: number) => void): Promise<void> {
-    const { runtime, session, data, indices, signal } = this.#o;
+  async #run(indices: readonly number[], bytes: Uint8Array, each: (sample: Sample, out: Outputs, n: number) => void): Promise<void> {
+    const { runtime, session, data, signal } = this.#o;
     const opened = await runtime.open(bytes, { ...session, level: "all", label: "candidate" });
     const names = opened.outputs.map((x) => x.name);
     const flight: Promise<{ readonly sample: Sample; readonly out: Outputs }>[] = [];

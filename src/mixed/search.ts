@@ -87,9 +87,11 @@ export class Search {
     const { model, target, runtime, data, session, signal } = ctx;
     const common = { model, target, runtime, data, session, ...(signal && { signal }) };
     this.#judge = new Judge({ ...common, indices: this.#samples.select });
-    // Labels took no part in calibration: without select samples all calibrate samples tell what the metric loses.
-    const indices = data.roles.select.length > 0 ? data.roles.select : data.roles.calibrate;
-    this.#meter = data.metric && new Meter({ ...common, metric: data.metric, indices });
+    // On samples that codes were solved from a plan is better than elsewhere.
+    const indices = data.roles.select.length > 0 ? data.roles.select : this.#samples.select;
+    const seen = new Set(indices);
+    const others = data.roles.calibrate.filter((i) => !seen.has(i));
+    this.#meter = data.metric && new Meter({ ...common, metric: data.metric, indices, others });
   }
 
   async close(): Promise<void> {

@@ -46,19 +46,42 @@ test("schemes as they are written", () => {
   expect(() => parsePin("head.*=w9")).toThrow(/w9/);
 });
 
-test("what a change of decisions should cost, without labels", () => {
+test("what a change of decisions should cost: errors of some samples, put on the decisions of all", () => {
+  const ln = Math.log;
   const b = new Belief();
-  // Alike: nothing. Unlike: what the float network believed more.
-  b.add(tensor([0.9, 0.1], [1, 2]), tensor([0.6, 0.4], [1, 2]));
-  b.add(tensor([0.6, 0.4], [1, 2]), tensor([0.4, 0.6], [1, 2]));
-  expect(b.drop.pt).toBeCloseTo(10, 4);
-  expect(b.drop.percent).toBeCloseTo((100 * 0.2) / 1.5, 4);
-  // Losses 0 and 0.2: deviation 0.1, error 0.1 / √2, 1.645 of them on top.
-  expect(b.drop.high.pt).toBeCloseTo(10 + (164.5 * 0.1) / Math.SQRT2, 4);
-  expect(b.drop.high.percent / b.drop.percent).toBeCloseTo(b.drop.high.pt / b.drop.pt, 6);
-  // One of two rows is decided otherwise.
-  expect(b.chance).toBeCloseTo((164.5 * Math.sqrt(0.5)) / Math.SQRT2, 4);
-  const logits = new Belief();
-  logits.add(tensor([Math.log(3), 0], [1, 2]), tensor([0, 1], [1, 2]));
-  expect(logits.drop.pt).toBeCloseTo(50, 4);
+  // Logits ±1 of equal size; the first is sure of class 0 by p = 1 / (1 + e^-2).
+  b.addFloat(tensor([1, -1], [1, 2]));
+  b.addFloat(tensor([-1, 1], [1, 2]));
+  b.addError(tensor([1, -1], [1, 2]), tensor([1, -1], [1, 2]));
+  expect(b.drop).toMatchObject({ pt: 0, percent: 0, high: { pt: 0 } });
+  // An error of (−1.5, +1.5) turns the first decision alone: one of two rows, for one of two errors.
+  b.addError(tensor([1, -1], [1, 2]), tensor([-0.5, 0.5], [1, 2]));
+  const p = 1 / (1 + Math.exp(-2));
+  expect(b.drop!.pt).toBeCloseTo((100 * (2 * p - 1)) / 4, 6);
+  expect(b.drop!.percent).toBeCloseTo((100 * (2 * p - 1)) / 4 / p, 6);
+  expect(b.drop!.high.pt).toBeGreaterThan(b.drop!.pt);
+  // Probabilities are logits after the logarithm: 3/4 and 1/4 are ± ln 3 / 2.
+  const probable = new Belief();
+  probable.addFloat(tensor([0.75, 0.25], [1, 2]));
+  probable.addError(tensor([ln(3) / 2, -ln(3) / 2], [1, 2]), tensor([-1, 1], [1, 2]));
+  expect(probable.drop!.pt).toBeCloseTo(50, 4);
+  // Errors are in proportion to the logits that they were seen on: twice the size, half the error.
+  const large = new Belief();
+  large.addFloat(tensor([1, -1], [1, 2]));
+  large.addError(tensor([2, -2], [1, 2]), tensor([0.5, -0.5], [1, 2]));
+  expect(large.drop!.pt).toBe(0);
+  expect(new Belief().drop).toBeUndefined();
+});
+
+test("labels say how far the float network may be believed", () => {
+  const sure = (labels: readonly number[]) => {
+    const b = new Belief();
+    for (const l of labels) b.addFloat(tensor([1, -1], [1, 2]), l);
+    b.addError(tensor([1, -1], [1, 2]), tensor([-1, 1], [1, 2]));
+    return b.drop!.pt;
+  };
+  // Right in 3 of 4: 0.75 − 0.25 of every decision is lost (temperatures are a grid); right in 1 of 2: next to nothing.
+  expect(sure([0, 0, 0, 1])).toBeGreaterThan(45);
+  expect(sure([0, 0, 0, 1])).toBeLessThan(55);
+  expect(sure([0, 1])).toBeLessThan(30);
 });
