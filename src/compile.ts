@@ -62,9 +62,9 @@ export interface Settled {
   readonly mix: Mix | undefined;
   /** A plan to start from. */
   readonly start?: Plan;
-  /** Channels to take out. */
   /** What every node takes in every scheme. */
   readonly costs?: CostFile;
+  /** Channels to take out. */
   readonly prune?: PruneWish;
 }
 
@@ -168,16 +168,16 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
   });
 }
 
-function sayWhatDataGains(job: Job, { options, recipe, target }: Settled): void {
-  if (options.data !== undefined) return;
-  const gain =
-    recipe.activations === "dynamic"
-      ? "ranges would be fixed instead of being computed in every run"
 /** The plan with what it should take by the cost table, when there is one. */
 async function timed({ costs }: Settled, prepared: Prepared, plan: PlanBundle): Promise<PlanBundle> {
   return costs ? (await import("./measured.ts")).withTime(plan, costs, prepared.model) : plan;
 }
 
+function sayWhatDataGains(job: Job, { options, recipe, target }: Settled): void {
+  if (options.data !== undefined) return;
+  const gain =
+    recipe.activations === "dynamic"
+      ? "ranges would be fixed instead of being computed in every run"
       : `activations would be 8 bits too, so that ${target.name} can run integer kernels`;
   job.report({ code: "cli/no-data", recipe: recipe.summary, gain: `${gain}, and the result would be verified` });
 }
@@ -226,6 +226,7 @@ export function settleDecisions<
   const budget = options.budget === undefined ? [] : parseBudget(options.budget);
   const pins = pinsOf(options.scheme ?? []);
   const prune = parsePrune(options.prune, budget);
+  const costs = options.costTable === undefined ? undefined : readCosts(options.costTable);
   return {
     options,
     target,
@@ -237,7 +238,6 @@ export function settleDecisions<
     ...(costs && { costs }),
     mix: hasData ? mixOf({ recipe, budget, wanted: options.pareto !== undefined, costs }, pins) : undefined,
   };
-  const costs = options.costTable === undefined ? undefined : readCosts(options.costTable);
 }
 
 /** The document of a plan to start from: its tensors are made anew. */
@@ -304,16 +304,6 @@ export async function prepare(job: Job, read: Source, data: DataSet | undefined)
   return prepareModel(read.model, job.runtime, { report: job.report, ...(feeds === undefined ? {} : { feeds }) });
 }
 
-export function propose(
-  read: Source,
-  prepared: Prepared,
-  {
-    options,
-    target,
-    recipe,
-    pins,
-    mix,
-    start,
 /**
  * The proposal, with what is slower in codes left float when a cost table tells. A limit on bytes comes before: codes are smaller, and what
  * they take is then a matter of the search.
@@ -339,6 +329,16 @@ export async function proposeMeasured(
   return propose(read, prepared, { ...wish, measured: true, floats: await slowNodes(costs, prepared, all, mix?.start ?? recipe) });
 }
 
+export function propose(
+  read: Source,
+  prepared: Prepared,
+  {
+    options,
+    target,
+    recipe,
+    pins,
+    mix,
+    start,
     measured,
     floats,
   }: Pick<Settled, "target" | "recipe"> &

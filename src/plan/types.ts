@@ -193,11 +193,6 @@ export interface Plan {
   readonly reverts: readonly Revert[];
   /** Absent: it stays float32. */
   readonly rest?: Rest;
-  /** Node patterns → schemes that were asked for. Edited by hand, they are what a search that starts from this plan keeps. */
-  readonly schemes?: Readonly<Record<string, string>>;
-  /** Absent: every channel is there. */
-  readonly pruned?: Pruned;
-  readonly stats?: { readonly sha256: string; readonly samples: number };
   /** By a cost table, named by its hash: what a run of the float model and of this plan should take. */
   readonly time?: {
     readonly source: "onnxruntime" | "tensorrt";
@@ -205,6 +200,11 @@ export interface Plan {
     readonly floatMs: number;
     readonly predictedMs: number;
   };
+  /** Node patterns → schemes that were asked for. Edited by hand, they are what a search that starts from this plan keeps. */
+  readonly schemes?: Readonly<Record<string, string>>;
+  /** Absent: every channel is there. */
+  readonly pruned?: Pruned;
+  readonly stats?: { readonly sha256: string; readonly samples: number };
   readonly tensors?: { readonly file: string; readonly sha256: string };
 }
 
