@@ -85,7 +85,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       () => openSet(job, read.model, wish.options),
       (d) => d && setFacts(d),
     );
-    const prepared = await job.stage(
+    const whole = await job.stage(
       "prepare",
       () => prepare(job, read, data),
       (p) => prepareFacts(read, p),
@@ -208,6 +208,7 @@ export function settleDecisions<
     readonly start?: string | undefined;
     readonly prune?: string | undefined;
     readonly pareto?: string | undefined;
+    readonly costTable?: string | undefined;
   },
 >(given: T, hasData: boolean): Omit<Settled, "options"> & { readonly options: T } {
   const target = targetOf(given.target);
