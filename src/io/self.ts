@@ -7,6 +7,11 @@ import { hasher } from "./hash.ts";
 const HERE = resolve(import.meta.dirname, "..");
 const ENGINE = "onnxruntime-node/package.json";
 
+/** Version of the engine's package, without loading the engine. */
+export function engineVersion(): string {
+  return (createRequire(import.meta.url)(ENGINE) as { version: string }).version;
+}
+
 let known: string | undefined;
 
 /**
@@ -26,8 +31,7 @@ export function codeHash(): string {
     h.update(`${relative(HERE, f).split(sep).join("/")}\0${text.length}\0`);
     h.update(text);
   }
-  const { version } = createRequire(import.meta.url)(ENGINE) as { version: string };
-  h.update(`\0onnxruntime ${version}`);
+  h.update(`\0onnxruntime ${engineVersion()}`);
   known = h.digest();
   return known;
 }
