@@ -21,6 +21,7 @@ import { parsePlan } from "./plan/io.ts";
 import { deployedLevel } from "./plan/level.ts";
 import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
 import type { Pin } from "./plan/schemes.ts";
+import { type Tuning, tuneRecipe } from "./plan/recipes/tune.ts";
 import type { Target } from "./plan/target.ts";
 import { targetOf } from "./plan/targets/index.ts";
 import type { Plan, PlanBundle } from "./plan/types.ts";
@@ -178,7 +179,11 @@ function sayWhatDataGains(job: Job, { options, recipe, target }: Settled): void 
   const gain =
     recipe.activations === "dynamic"
       ? "ranges would be fixed instead of being computed in every run"
-      : `activations would be 8 bits too, so that ${target.name} can run integer kernels`;
+      : recipe.weight === undefined
+        ? "what overflows would be known and stay float32"
+        : recipe.weight.per === "block"
+          ? "weights would be rounded by the error that they make at the outputs"
+          : `activations would be 8 bits too, so that ${target.name} can run integer kernels`;
   job.report({ code: "cli/no-data", recipe: recipe.summary, gain: `${gain}, and the result would be verified` });
 }
 
@@ -209,7 +214,7 @@ export function settleDecisions<
     readonly prune?: string | undefined;
     readonly pareto?: string | undefined;
     readonly costTable?: string | undefined;
-  },
+  } & Tuning,
 >(given: T, hasData: boolean): Omit<Settled, "options"> & { readonly options: T } {
   const target = targetOf(given.target);
   const start = given.start === undefined ? undefined : readStart(given.start);
@@ -223,7 +228,8 @@ export function settleDecisions<
     ...(file?.budget !== undefined && given.budget === undefined && { budget: file.budget }),
   };
   const asked = recipeOf(options.recipe !== "auto" ? options.recipe : hasData ? "int8" : recipeWithoutRanges(target));
-  const recipe = options.float === undefined ? asked : { ...asked, floatType: options.float as Recipe["floatType"] };
+  const tuned = tuneRecipe(asked, options);
+  const recipe = options.float === undefined ? tuned : { ...tuned, floatType: options.float as Recipe["floatType"] };
   const budget = options.budget === undefined ? [] : parseBudget(options.budget);
   const pins = pinsOf(options.scheme ?? []);
   const prune = parsePrune(options.prune, budget);

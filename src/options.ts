@@ -1,4 +1,5 @@
 import { QcError } from "./diagnostics.ts";
+import { BLOCKS, TABLE_CHOICES } from "./plan/recipes/tune.ts";
 import { TARGET_NAMES } from "./plan/target.ts";
 
 /**
@@ -120,6 +121,21 @@ const DECIDE = {
     type: "choice",
     of: ["float32", "float16", "bfloat16"],
     help: "what the rest of the network computes in (default: the recipe's); what would overflow stays float32",
+  },
+  block: {
+    type: "choice",
+    of: BLOCKS,
+    help: "weights alone: inputs that share a scale, or all of a channel (default: the recipe's)",
+  },
+  symmetric: { type: "flag", help: "weights alone: no zero points" },
+  tables: { type: "choice", of: TABLE_CHOICES, help: "weights alone: bits of lookup tables and of products that read one (default 8)" },
+  accuracyLevel: {
+    type: "number",
+    hint: "N",
+    integer: true,
+    min: 0,
+    max: 4,
+    help: "weights alone: attribute accuracy_level of MatMulNBits, 1 float32 to 4 int8 (default: not written, float32 sums)",
   },
   calibrator: {
     type: "choice",

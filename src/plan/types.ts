@@ -40,6 +40,10 @@ export type Site =
       readonly zeroPoint: Numbers;
       /** Codes when they are not round-to-nearest of the (replaced) weight. */
       readonly codes?: TensorRef;
+      /** A second scale, of the whole tensor: a block's scale is `scale · tensorScale` (NVFP4, whose `scale` holds values of float8). */
+      readonly tensorScale?: number;
+      /** Of MatMulNBits: its attribute of that name (1: float32 … 4: int8). Absent: not written, the kernel chooses. */
+      readonly accuracyLevel?: number;
       /** How the target stores it: DequantizeLinear, MatMulNBits, GatherBlockQuantized … Default "qdq". */
       readonly form?: WeightForm;
     })

@@ -6,7 +6,7 @@ import type { ValueType } from "../graph/types.ts";
 import { allNodes, graphPath, nodeKey } from "../graph/walk.ts";
 import type { Recipe } from "../plan/recipes/index.ts";
 import type { RowCondition, TargetRow, WeightRow } from "../plan/target.ts";
-import type { Scheme, Skip, SkipCode } from "../plan/types.ts";
+import type { Scheme, Skip, SkipCode, WeightForm } from "../plan/types.ts";
 import { findRegions, type Region, regionIndex } from "../prepare/regions.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
 import { endsOf } from "./ends.ts";
@@ -14,6 +14,11 @@ import { matchNodes } from "./match.ts";
 import type { ProposeInput } from "./proposal.ts";
 import { tableWorthwhile } from "./weights.ts";
 
+/** How weights are stored whose other operand is quantized while running. */
+const DYNAMIC_FORMS = { value: "matmul-integer", token: "matmul-integer-tokens", block: "mxfp8" } as const satisfies Record<
+  string,
+  WeightForm
+>;
 const ABOUT_ACTIVATIONS: ReadonlySet<SkipCode> = new Set(["no-stats", "not-reached", "range-unsound"]);
 
 /** What the placement rules share: facts, the target's rows and the skips found so far. */
@@ -47,7 +52,7 @@ export class Context {
         this.weightOnly.set(n, { node: this.nodePath(n), op: n.op, code: given.code, detail: given.detail });
       else this.skip(n, given.code, given.detail);
     }
-    this.#tables = input.recipe.tables ? this.#tablesOf() : new Set();
+    this.#tables = this.#tablesOf(input.recipe.tables);
   }
 
   path(v: Value): string {
@@ -111,7 +116,7 @@ export class Context {
     const { recipe, schemes } = this.input;
     const own = schemes?.get(this.nodePath(n));
     if (!own?.weight) {
-      if (recipe.tables && this.#tables.has(n)) return { ...recipe, weight: recipe.tables };
+      if (recipe.tables && recipe.tables !== "float" && this.#tables.has(n)) return { ...recipe, weight: recipe.tables };
       return recipe.ends && this.#ends.has(n) ? { ...recipe, ...recipe.ends } : recipe;
     }
     const activationBits = own.activationBits ?? recipe.activationBits;
@@ -119,8 +124,13 @@ export class Context {
   }
 
   /** Nodes that nobody pinned or left out, and whose target has the form that the recipe wants for tables. */
-  #tablesOf(): Set<Node> {
-    const recipe: Recipe = { ...this.input.recipe, weight: this.input.recipe.tables };
+  #tablesOf(tables: Recipe["tables"]): Set<Node> {
+    if (tables === undefined) return new Set();
+    if (tables === "float") {
+      for (const [n, f] of this.facts) if (f?.weights.some((w) => w.kind === "table")) this.skip(n, "user", "tables stay float");
+      return new Set();
+    }
+    const recipe: Recipe = { ...this.input.recipe, weight: tables };
     const free = (n: Node): boolean =>
       !this.skips.has(n) &&
       this.input.schemes?.get(this.nodePath(n))?.weight === undefined &&
@@ -142,14 +152,16 @@ export class Context {
   fits(w: WeightRow, withActivation: boolean, recipe: Recipe = this.input.recipe): boolean {
     const want = recipe.weight;
     if (!want || w.withActivation !== withActivation || !sameWidth(w.dtype, want.dtype)) return false;
-    // A wish for blocks is met by channels where the form of W4A8 has none (portable); channels by one scale.
+    // A wish for blocks is met by channels where the form of W4A8 has none (portable), and at 8 bits; channels by one scale.
+    const eight = isIntDType(want.dtype) && INT_DTYPES[want.dtype].bits === 8;
     const coarser =
-      (want.per === "channel" && w.per.includes("tensor")) || (want.per === "block" && withActivation && w.per.includes("channel"));
+      (want.per === "channel" && w.per.includes("tensor")) ||
+      (want.per === "block" && (withActivation || eight) && w.per.includes("channel"));
     if (!w.per.includes(want.per) && !coarser) return false;
     // An LSTM has no static form: its activations are quantized while running in every recipe.
     if (!withActivation || w.form === "dynamic-lstm") return true;
-    if (recipe.activations !== "dynamic") return w.form !== "matmul-integer" && w.form !== "matmul-integer-tokens";
-    return w.form === (recipe.dynamicPer === "token" ? "matmul-integer-tokens" : "matmul-integer");
+    const form = DYNAMIC_FORMS[recipe.dynamicPer ?? "value"];
+    return recipe.activations === "dynamic" ? w.form === form : !Object.values<WeightForm>(DYNAMIC_FORMS).includes(w.form);
   }
 
   /** How activations are stored: those that a node reads, or what the recipe says of all. */

@@ -204,6 +204,7 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
   if (opset > input.target.opset.max)
     throw new QcError({
       code: "plan/illegal",
+      ...(w.form === "matmul-nbits" && input.recipe.accuracyLevel !== undefined && { accuracyLevel: input.recipe.accuracyLevel }),
       constraint: "target opset",
       at: "opset",
       detail: `${printTarget(input.target)} takes opset ${input.target.opset.max} at most; this model and recipe need ${opset}`,

@@ -6,10 +6,9 @@ import type { PlanBundle } from "../../plan/types.ts";
 import { lowerMatMulBnb4 } from "./bnb4.ts";
 import { axisAttrs, codesTensor, isTensorCode, paramConstants, RULE } from "./emit.ts";
 import { lowerGatherCodes } from "./gather.ts";
-import { lowerGatherBlock } from "./gather-block.ts";
 import { lowerMatMulInteger } from "./integer.ts";
 import { lowerDynamicLstm } from "./lstm.ts";
-import { lowerMatMulNBits } from "./nbits.ts";
+import { lowerGatherBlock, lowerMatMulNBits, PackedConstants } from "./nbits.ts";
 import { lowerRequantized } from "./requantized.ts";
 
 /** Constants shared by the sites of one value with equal codes and parameters (an embedding and the output projection). */
@@ -42,6 +41,7 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
   for (const site of bundle.plan.sites) {
     if (site.kind !== "weight") continue;
     const value = resolve.value(site.value);
+  const packed = new PackedConstants();
     const uses = resolve.uses(site, value);
     const coded = codesOf(bundle, site, value);
     const form = site.form ?? "qdq";
@@ -60,13 +60,13 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
         lstm.push({ coded, uses });
         break;
       case "matmul-nbits":
-        lowerMatMulNBits(coded, uses);
+        lowerMatMulNBits(coded, packed, uses);
         break;
       case "matmul-bnb4":
         lowerMatMulBnb4(coded, uses);
         break;
       case "gather-block":
-        lowerGatherBlock(coded, constants, uses);
+        lowerGatherBlock(coded, packed, uses);
         break;
       case "qdq-requantized":
         lowerRequantized(coded, constants, uses);

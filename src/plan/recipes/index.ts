@@ -28,7 +28,9 @@ export interface Recipe {
    * What tables of lookups have instead, and products that read the same constant: each row is read as it is, no sum averages its error
    * away, and one 8-bit tensor of both is smaller than two 4-bit ones. Where the target has no such form they have `weight`.
    */
-  readonly tables?: NonNullable<Recipe["weight"]>;
+  readonly tables?: NonNullable<Recipe["weight"]> | "float";
+  /** Least precision of the sums in MatMulNBits (its attribute accuracy_level): 1 float32 … 4 int8; absent: the kernel's choice. */
+  readonly accuracyLevel?: number;
   /** What products that no product comes before, and those that none comes behind, have instead. */
   readonly ends?: {
     readonly activationBits: 8;
@@ -41,6 +43,7 @@ export interface Recipe {
   readonly summary: string;
 }
 
+const TABLES = { dtype: "int8", per: "block", blockSize: 128, symmetric: true } as const;
 const INT8 = { dtype: "int8", per: "channel", symmetric: true } as const;
 const FLOAT = { activationBits: 8, floatType: "float32" } as const;
 
@@ -79,15 +82,23 @@ export const RECIPES = {
     ...FLOAT,
     activations: "none",
     weight: { dtype: "int4", per: "block", blockSize: 32, symmetric: false },
-    tables: INT8,
+    tables: TABLES,
     data: false,
     summary: "4-bit weights in blocks, 8-bit tables, float arithmetic",
+  "int2-weights": {
+    ...FLOAT,
+    activations: "none",
+    weight: { dtype: "int2", per: "block", blockSize: 16, symmetric: false },
+    tables: TABLES,
+    data: false,
+    summary: "2-bit weights in blocks, 8-bit tables, float arithmetic",
+  },
   },
   "nf4-weights": {
     ...FLOAT,
     activations: "none",
     weight: { dtype: "nf4", per: "block", blockSize: 64, symmetric: true },
-    tables: INT8,
+    tables: TABLES,
     data: false,
     summary: "4-bit codes into quantiles of a normal distribution (bitsandbytes), 8-bit tables, float arithmetic",
   },
@@ -95,7 +106,7 @@ export const RECIPES = {
     ...FLOAT,
     activations: "none",
     weight: { dtype: "fp4", per: "block", blockSize: 64, symmetric: true },
-    tables: INT8,
+    tables: TABLES,
     data: false,
     summary: "4-bit floats in blocks (bitsandbytes), 8-bit tables, float arithmetic",
   },

@@ -10,6 +10,9 @@ const NBITS: WeightRow = {
   form: "matmul-nbits",
   withActivation: false,
 };
+const NBITS8: WeightRow = { ...NBITS, dtype: "uint8" };
+const NBITS2: WeightRow = { ...NBITS, dtype: "uint2" };
+const GATHER: WeightRow = { ...NBITS, form: "gather-block", wholeBlocks: "exact" };
 const BNB4: WeightRow = {
   dtype: "nf4",
   per: ["block"],
@@ -58,7 +61,7 @@ export const ORT_CPU: Target = {
       ops: ["MatMul"],
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, TOKENS, INT8_ONLY, NBITS, INT4_ONLY, BNB4, FP4],
+      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, TOKENS, NBITS8, INT8_ONLY, NBITS, NBITS2, INT4_ONLY, BNB4, FP4],
       source: `${SELECTORS}: QLinearMatMul with a Q, MatMulIntegerToFloat without`,
     },
     {
@@ -66,7 +69,7 @@ export const ORT_CPU: Target = {
       when: { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } },
       activation: ["uint8"],
       output: "wanted",
-      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, TOKENS, INT8_ONLY, NBITS, BNB4, FP4],
+      weight: [INT8, DYNAMIC, DYNAMIC_UINT8, TOKENS, NBITS8, INT8_ONLY, NBITS, NBITS2, BNB4, FP4],
       source: `${SELECTORS}: QGemm, with or without a Q`,
     },
     {
@@ -159,11 +162,9 @@ export const ORT_CPU: Target = {
       ops: ["Gather"],
       activation: [],
       output: "none",
-      weight: [
-        { dtype: "uint4", per: ["block"], blockSizes: [16, 32, 64, 128, 256], form: "gather-block", withActivation: false },
-        INT8_ONLY,
-      ],
-      source: "com.microsoft GatherBlockQuantized (onnxruntime docs/ContribOperators.md)",
+      weight: [GATHER, { ...GATHER, dtype: "uint8" }, { ...GATHER, dtype: "uint2" }, INT8_ONLY],
+      source:
+        "com.microsoft GatherBlockQuantized (onnxruntime docs/ContribOperators.md); experiment with 1.30: 2, 4 and 8 bits, packed in uint8",
     },
   ],
   notes: [

@@ -14,8 +14,10 @@ const GATHER: WeightRow = {
   per: ["block"],
   blockSizes: [16, 32, 64, 128, 256],
   form: "gather-block",
+  wholeBlocks: "exact",
   withActivation: false,
 };
+const GATHER8: WeightRow = { ...GATHER, dtype: "uint8" };
 /** A Gemm that is a product and a sum. */
 const PLAIN = { attrs: { alpha: [1, null], beta: [1, null], transA: [0, null] } } as const;
 const at21 = (need: Need): number => Math.max(21, lowestOpset(need));
@@ -47,7 +49,7 @@ export const ORT_CUDA: Target = {
       ops: ["Gather"],
       activation: [],
       output: "none",
-      weight: [GATHER],
+      weight: [GATHER, GATHER8],
       source: "onnxruntime docs/OperatorKernels.md: GatherBlockQuantized",
     },
   ],
@@ -83,7 +85,7 @@ export const ORT_WEBGPU: Target = {
       ops: ["Gather"],
       activation: [],
       output: "none",
-      weight: [GATHER],
+      weight: [GATHER, GATHER8],
       source: "onnxruntime contrib_ops/webgpu/quantization/gather_block_quantized.cc",
     },
     {
