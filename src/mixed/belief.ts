@@ -7,10 +7,9 @@ export interface ExpectedDrop {
   readonly high: { readonly pt: number; readonly percent: number };
 }
 
-/** Logits of one decision, their mean taken off, and their standard deviation. */
+/** Logits of one decision, their mean taken off. */
 interface Row {
   readonly z: Float64Array;
-  readonly size: number;
   /** The class, where it is known. */
   readonly label: number | undefined;
 }
@@ -29,18 +28,19 @@ const TEMPERATURES = Array.from({ length: 33 }, (_, i) => 2 ** ((i - 16) / 8));
  *   E[acc_float − acc_quant] = mean over decisions and errors of p(argmax z) − p(argmax (z + e)) ≥ 0,   E[acc_float] = mean of p(argmax z).
  *
  * z are logits of the float network. e are errors of the logits, seen on samples that codes were not solved from (there errors are smaller),
- * each put on every z, in proportion to the size of both: a few samples tell what errors are like, and all of them where decisions are close.
+ * each put on every z: a few samples tell what errors are like, and all of them where decisions are close. (In proportion to the size of the
+ * logits one doubtful sample's error would count many times: an unsure network errs no less.)
  * p is the softmax of z, its temperature the one that fits the labels best where there are any (Guo et al. 2017, arXiv:1706.04599). Without
  * them a network that believes too much in itself makes the loss too large: the error is on the safe side.
  */
 export class Belief {
   readonly #rows: Row[] = [];
-  readonly #errors: { readonly e: Float64Array; readonly size: number }[] = [];
+  readonly #errors: Float64Array[] = [];
   #temperature: number | undefined;
 
   /** Decisions of the float network. */
   addFloat(float: Tensor, label?: number): void {
-    for (const z of logitsOf(float)) if (this.#rows.length < MOST.rows) this.#rows.push({ ...z, label });
+    for (const z of logitsOf(float)) if (this.#rows.length < MOST.rows) this.#rows.push({ z, label });
     this.#temperature = undefined;
   }
 
@@ -49,8 +49,7 @@ export class Belief {
     const [x, y] = [logitsOf(float), logitsOf(quant)];
     for (const [i, a] of x.entries()) {
       const b = y[i];
-      if (!b || b.z.length !== a.z.length || !(a.size > 0) || this.#errors.length >= MOST.errors) continue;
-      this.#errors.push({ e: a.z.map((v, j) => b.z[j]! - v), size: a.size });
+      if (b?.length === a.length && this.#errors.length < MOST.errors) this.#errors.push(a.map((v, j) => b[j]! - v));
     }
   }
   clearErrors(): void {
@@ -59,18 +58,18 @@ export class Belief {
 
   /** In percent; undefined when nothing was added. */
   get drop(): ExpectedDrop | undefined {
-    const [rows, errors] = [this.#rows.filter((r) => r.z.length === (this.#errors[0]?.e.length ?? 0)), this.#errors];
+    const [rows, errors] = [this.#rows.filter((r) => r.z.length === this.#errors[0]?.length), this.#errors];
     if (rows.length === 0 || errors.length === 0) return undefined;
     this.#temperature ??= temperatureOf(rows);
     const byRow = new Float64Array(rows.length);
     const byError = new Float64Array(errors.length);
     let sure = 0;
-    for (const [r, { z, size }] of rows.entries()) {
+    for (const [r, { z }] of rows.entries()) {
       const p = softmax(z, this.#temperature);
       const own = argmax(z);
       sure += p[own]!;
-      for (const [k, { e, size: from }] of errors.entries()) {
-        const other = argmaxOf(z, e, size / from);
+      for (const [k, e] of errors.entries()) {
+        const other = argmaxOf(z, e);
         if (other === own) continue;
         const lost = p[own]! - p[other]!;
         byRow[r]! += lost / errors.length;
@@ -93,22 +92,17 @@ function spread(x: Float64Array, mean: number): number {
 }
 
 /** Rows along the last axis. Probabilities (each row adds up to 1) are logits after the logarithm. */
-function logitsOf(t: Tensor): { readonly z: Float64Array; readonly size: number }[] {
+function logitsOf(t: Tensor): Float64Array[] {
   const x = t.data;
   const n = t.dims.at(-1) ?? 0;
   if (!(x instanceof Float32Array) || n < 2) return [];
-  const out: { z: Float64Array; size: number }[] = [];
+  const out: Float64Array[] = [];
   for (let from = 0; from + n <= x.length; from += n) {
     const z = Float64Array.from(x.subarray(from, from + n));
     if (z.every((v) => v >= 0) && Math.abs(z.reduce((a, b) => a + b, 0) - 1) < 1e-3)
       for (let i = 0; i < n; i++) z[i] = Math.log(Math.max(z[i]!, LEAST));
     const mean = z.reduce((a, b) => a + b, 0) / n;
-    let square = 0;
-    for (let i = 0; i < n; i++) {
-      z[i]! -= mean;
-      square += z[i]! ** 2;
-    }
-    out.push({ z, size: Math.sqrt(square / n) });
+    out.push(z.map((v) => v - mean));
   }
   return out;
 }
@@ -139,11 +133,12 @@ function argmax(z: Float64Array): number {
   for (let i = 1; i < z.length; i++) if (z[i]! > z[best]!) best = i;
   return best;
 }
-function argmaxOf(z: Float64Array, e: Float64Array, scale: number): number {
+/** Of the sum. */
+function argmaxOf(z: Float64Array, e: Float64Array): number {
   let best = 0;
   let most = -Infinity;
   for (let i = 0; i < z.length; i++) {
-    const v = z[i]! + scale * e[i]!;
+    const v = z[i]! + e[i]!;
     if (v > most) {
       most = v;
       best = i;
