@@ -60,6 +60,18 @@ export async function slowNodes(
     return { key: key!, op: "", nodes: [...nodes], weights: 0, options, pinned };
   });
   const latency = new Latency({ costs, model: prepared.model, units, joins: proposal.quantized });
+  const run = costs.table.fastest;
+  if (run && base.name === "w8a8") {
+    const pinned = new Set(units.flatMap((u) => (u.pinned ? u.nodes : [])));
+    return new Map(
+      run.floats
+        .filter((n) => proposal.quantized.has(n) && !pinned.has(n))
+        .map((n) => [
+          n,
+          { code: "target-slow" as const, detail: `${latency.told(n, base.name)}; float in the fastest graph that was run` },
+        ]),
+    );
+  }
   const { floats } = latency.fastest(await Knapsack.load());
   return new Map([...floats].map(([node, detail]) => [node, { code: "target-slow" as const, detail }]));
 }

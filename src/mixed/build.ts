@@ -49,6 +49,7 @@ const KEPT: ReadonlySet<SkipCode> = new Set(["no-stats", "not-reached", "range-u
 export class Builder {
   readonly input: BuilderInput;
   readonly units: readonly Unit[];
+  readonly #keys: ReadonlySet<string>;
   readonly #floats: ReadonlyMap<string, { readonly code: SkipCode; readonly detail: string }>;
 
   constructor(input: BuilderInput) {
@@ -58,6 +59,7 @@ export class Builder {
       ...input.bundle.plan.skips.flatMap((s) => (KEPT.has(s.code) ? [[s.node, { code: s.code, detail: s.detail }] as const] : [])),
     ]);
     this.units = this.#findUnits();
+    this.#keys = new Set(this.units.map((u) => u.key));
   }
 
   /** A scheme for every unit; the pinned ones have theirs whatever the choice says. */
@@ -68,6 +70,8 @@ export class Builder {
       const why = because(u, s);
       for (const n of u.nodes) schemes.set(n, why === "" ? s : { ...s, because: why });
     }
+    // Nodes without weights may be named too: they stay float.
+    for (const [key, s] of choice) if (!this.#keys.has(key)) schemes.set(key, s);
     return this.#planWith(this.#propose(schemes));
   }
 

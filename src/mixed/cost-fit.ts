@@ -99,13 +99,15 @@ export function fitCosts(model: Model, observed: readonly Observed[], sizes: (ma
       }),
     );
   const fits = new Map([...views].map(([key, all]) => [key, fitNode(all)] as const));
-  const line = (pick: (c: NodeFit) => number | undefined) =>
-    fitLine(
-      [...wiring.makers.keys()].flatMap((m) => {
-        const [n, y] = [sizes(m), pick(fits.get(m)!)];
-        return n !== undefined && y !== undefined ? [[n, y] as const] : [];
-      }),
-    );
+  // Per element, in the middle: a few makers drag the layout of all around them along.
+  const line = (pick: (c: NodeFit) => number | undefined) => {
+    const rates = [...wiring.makers.keys()].flatMap((m) => {
+      const [n, y] = [sizes(m), pick(fits.get(m)!)];
+      return n !== undefined && n > 0 && y !== undefined ? [y / n] : [];
+    });
+    const rate = rates.sort((x, y) => x - y)[rates.length >> 1] ?? 0;
+    return (x: number) => rate * x;
+  };
   const [codesLine, floatLine] = [line((c) => c.toCodes), line((c) => c.toFloat)];
   const rows: CostRow[] = [];
   for (const n of model.graph.nodes) {
@@ -211,15 +213,4 @@ function fitRuns(observed: readonly Observed[]): { readonly fixed: number; reado
     recording = Math.max(0, my / Math.max(1, mx));
   }
   return { fixed, recording };
-}
-
-/** y = a + b·x by least squares, b ≥ 0, as a function that is never below 0. */
-function fitLine(points: readonly (readonly [number, number])[]): (x: number) => number {
-  if (points.length === 0) return () => 0;
-  const mx = points.reduce((s, p) => s + p[0], 0) / points.length;
-  const my = points.reduce((s, p) => s + p[1], 0) / points.length;
-  const xx = points.reduce((s, [x]) => s + (x - mx) ** 2, 0);
-  const xy = points.reduce((s, [x, y]) => s + (x - mx) * (y - my), 0);
-  const b = xx > 0 ? Math.max(0, xy / xx) : 0;
-  return (x) => Math.max(0, my + b * (x - mx));
 }

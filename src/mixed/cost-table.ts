@@ -18,6 +18,8 @@ export interface CostTable {
   readonly nodes: readonly CostRow[];
   /** Inputs of the graph. */
   readonly inputs: readonly { readonly value: string; readonly toCodes: number }[];
+  /** The fastest placement that was run as a whole: which nodes were float, though they can be codes. */
+  readonly fastest?: { readonly floats: readonly string[]; readonly us: number };
   /** Whole runs: as measured, and as the rows add up. */
   readonly checks: readonly { readonly graph: string; readonly measuredUs: number; readonly predictedUs: number }[];
 }
@@ -69,44 +71,48 @@ export const COSTS_SCHEMA = {
   $id: "https://qc.dev/costs.schema.json",
   title: "qc cost table",
   description: "What a run of one model on one target takes, node by node and scheme by scheme, in microseconds.",
-  ...object({
-    schema: { const: "qc.costs/1" },
-    tool: string,
-    model: object({ structure: string, weights: string }),
-    prepare: string,
-    target: string,
-    source: {
-      oneOf: [
-        object({
-          kind: { const: "onnxruntime" },
-          version: string,
-          level: { enum: ["disabled", "basic", "extended", "layout", "all"] },
-          threads: { type: "integer", minimum: 1 },
-          runs: { type: "integer", minimum: 1 },
-          recordingUs: time,
-          machine: object({ platform: string, arch: string, cpu: string, cores: { type: "integer", minimum: 1 } }),
-        }),
-        object({
-          kind: { const: "tensorrt" },
-          profiles: {
-            type: "array",
-            items: object({ scheme: string, sha256: { type: "string", pattern: "^[0-9a-f]{64}$" } }),
-          },
-        }),
-      ],
+  ...object(
+    {
+      schema: { const: "qc.costs/1" },
+      tool: string,
+      model: object({ structure: string, weights: string }),
+      prepare: string,
+      target: string,
+      source: {
+        oneOf: [
+          object({
+            kind: { const: "onnxruntime" },
+            version: string,
+            level: { enum: ["disabled", "basic", "extended", "layout", "all"] },
+            threads: { type: "integer", minimum: 1 },
+            runs: { type: "integer", minimum: 1 },
+            recordingUs: time,
+            machine: object({ platform: string, arch: string, cpu: string, cores: { type: "integer", minimum: 1 } }),
+          }),
+          object({
+            kind: { const: "tensorrt" },
+            profiles: {
+              type: "array",
+              items: object({ scheme: string, sha256: { type: "string", pattern: "^[0-9a-f]{64}$" } }),
+            },
+          }),
+        ],
+      },
+      floatUs: { type: "number", exclusiveMinimum: 0 },
+      fixedUs: time,
+      nodes: {
+        type: "array",
+        items: object({ node: string, op: string, us: { type: "object", additionalProperties: time }, toCodes: time, toFloat: time }, [
+          "toCodes",
+          "toFloat",
+        ]),
+      },
+      inputs: { type: "array", items: object({ value: string, toCodes: time }) },
+      fastest: object({ floats: { type: "array", items: string }, us: time }),
+      checks: { type: "array", items: object({ graph: string, measuredUs: time, predictedUs: time }) },
     },
-    floatUs: { type: "number", exclusiveMinimum: 0 },
-    fixedUs: time,
-    nodes: {
-      type: "array",
-      items: object({ node: string, op: string, us: { type: "object", additionalProperties: time }, toCodes: time, toFloat: time }, [
-        "toCodes",
-        "toFloat",
-      ]),
-    },
-    inputs: { type: "array", items: object({ value: string, toCodes: time }) },
-    checks: { type: "array", items: object({ graph: string, measuredUs: time, predictedUs: time }) },
-  }),
+    ["fastest"],
+  ),
 } as const;
 
 export function printCostsSchema(): string {

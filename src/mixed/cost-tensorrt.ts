@@ -3,9 +3,9 @@ import { macsOf, shapesFrom } from "../graph/cost.ts";
 import type { Model, Node } from "../graph/ir.ts";
 import type { ValueType } from "../graph/types.ts";
 import { nodeKey } from "../graph/walk.ts";
+import { isCodes } from "../plan/schemes.ts";
 import type { Builder } from "./build.ts";
 import { addUp, readersOfCodes, wiringOf } from "./cost-fit.ts";
-import { isCodes } from "./cost-measure.ts";
 import type { CostRow, CostTable } from "./cost-table.ts";
 
 export interface ProfileFile {

@@ -2,10 +2,9 @@ import { type Diagnostic, QcError } from "../diagnostics.ts";
 import type { Model, Node } from "../graph/ir.ts";
 import { opFacts } from "../graph/ops/index.ts";
 import { nodeKey } from "../graph/walk.ts";
-import type { LayerScheme } from "../plan/schemes.ts";
+import { isCodes, type LayerScheme } from "../plan/schemes.ts";
 import type { Choice, Unit } from "./build.ts";
 import { addUp, timeOf, type Wiring, wiringOf } from "./cost-fit.ts";
-import { isCodes } from "./cost-measure.ts";
 import type { CostFile, CostRow } from "./cost-table.ts";
 import type { Item, Knapsack, Link, Pick, Problem, Rule } from "./knapsack.ts";
 import type { UnitCost } from "./limits.ts";
@@ -225,24 +224,25 @@ export class Latency implements UnitCost {
     const codes = this.joined(schemeOf, new Set(followers));
     const everything = this.joined((i) => base(units[i]!));
     const floats = new Map<string, string>();
-    const us = (x: number) => x.toFixed(1);
     for (const n of everything) {
-      if (codes.has(n)) continue;
-      const row = this.#rows.get(n);
       const i = this.#unitOf.get(n);
-      const eight = row && timeOf(row, i === undefined ? "codes" : base(units[i]!).name);
-      floats.set(
-        n,
-        row
-          ? `float takes ${us(timeOf(row, "float") ?? 0)} µs, codes ${us(eight ?? 0)} µs${row.toCodes || row.toFloat ? `, conversions ${us(row.toCodes ?? 0)} and ${us(row.toFloat ?? 0)} µs` : ""} (cost table)`
-          : "its neighbours are faster in float (cost table)",
-      );
+      if (!codes.has(n)) floats.set(n, this.told(n, i === undefined ? "codes" : base(units[i]!).name));
     }
     return {
       floats,
       ms: this.#ms(codes, (i) => schemeOf(i).name),
       allCodesMs: this.#ms(everything, (i) => base(units[i]!).name),
     };
+  }
+
+  /** What a node takes in float, in codes, and for conversions. */
+  told(node: string, scheme: string): string {
+    const row = this.#rows.get(node);
+    if (!row) return "its neighbours are faster in float (cost table)";
+    const us = (x: number | undefined) => (x ?? 0).toFixed(1);
+    const own = Object.hasOwn(row.us, scheme) ? scheme : "codes";
+    const around = row.toCodes || row.toFloat ? `, conversions ${us(row.toCodes)} and ${us(row.toFloat)} µs` : "";
+    return `float takes ${us(timeOf(row, "float"))} µs, codes ${us(timeOf(row, own))} µs${around} (cost table)`;
   }
 
   /** ms of a placement that is given. */

@@ -17,6 +17,11 @@ export interface LayerScheme {
   readonly by?: "user" | "budget";
 }
 
+/** Whether a layer of the scheme reads its data as codes with fixed parameters. */
+export function isCodes(s: LayerScheme): boolean {
+  return s.weight !== undefined && s.activations !== "none";
+}
+
 export const SCHEME_FORM =
   "float, or w2, w4, w7, w8 with b32 for blocks of 32 or t for one scale a tensor, and a4, a8 or a16 for activations, such as w4a8 or w4b32";
 
