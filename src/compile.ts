@@ -7,6 +7,7 @@ import { lower } from "./export/lower/index.ts";
 import { checkModel } from "./graph/check.ts";
 import type { Model } from "./graph/ir.ts";
 import { writeModel } from "./graph/onnx/index.ts";
+import { shareConstants } from "./graph/share.ts";
 import { pathOfNode } from "./graph/walk.ts";
 import { sha256 } from "./io/hash.ts";
 import { LIMITS } from "./io/limits.ts";
@@ -34,7 +35,7 @@ import { type Proposal, type ProposeInput, proposeSites } from "./ptq/propose.ts
 import { castProposal, castRest, restValues } from "./ptq/rest.ts";
 import { isRecipeFile, readRecipe, schemeList } from "./recipe-file.ts";
 import { recipeForGraph, recipeWithoutRanges } from "./recurrent.ts";
-import { coverageOf, makeReport, nodeCount } from "./report.ts";
+import { coverageOf, makeReport, nodeCount, type Weighed } from "./report.ts";
 import { drawSamples, openSet, sessionOf } from "./set.ts";
 import { readSource, refuseQuantized, type Source } from "./source.ts";
 import { type Verified, type VerifyReport, verify } from "./verify/index.ts";
@@ -116,10 +117,14 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
         }),
       (b) => planFacts(prepared, b),
     );
+    let weighed: Weighed | undefined;
+    const tell = (w: Weighed) => {
+      weighed = w;
+    };
     const plan = await job.stage(
       "improve",
       async () =>
-        castRest(await timed(wish, prepared, await improve(job, prepared, proposal, chosen, calibrated, data, wish)), {
+        castRest(await timed(wish, prepared, await improve(job, prepared, proposal, chosen, calibrated, data, wish, tell)), {
           model: prepared.model,
           types: prepared.types,
           recipe: wish.recipe,
@@ -149,6 +154,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       data,
       verified,
       bytes: { before: read.sizeBytes, after: bytes.byteLength },
+      ...(weighed && { weighed }),
       onnxruntime: (await job.runtime.versions()).onnxruntime,
     });
     const files = await job.stage(
@@ -432,6 +438,7 @@ async function improve(
   calibrated: Calibrated | undefined,
   data: DataSet | undefined,
   wish: Settled,
+  tell: (w: Weighed) => void,
 ): Promise<PlanBundle> {
   const { options, target, mix } = wish;
   const effort = options.effort as Effort;
@@ -439,6 +446,7 @@ async function improve(
     const { solveMix } = await import("./search.ts");
     const { timeOver } = await import("./measured.ts");
     return solveMix(job, {
+      tell,
       mix,
       prepared,
       proposal,
@@ -487,6 +495,7 @@ async function improve(
 /** A plan applied: the same function for `qc quantize` and `qc apply`, so that both write equal bytes. */
 export function lowerPlan(job: Job, prepared: Model, bundle: PlanBundle, target: Target): Model {
   const model = lower(prepared, bundle, target);
+  shareConstants(model);
   refuseErrors(job, checkModel(model));
   model.metadata = [...model.metadata.filter(([key]) => !key.startsWith("qc.")), ...provenanceOf(bundle)];
   return model;

@@ -69,6 +69,9 @@ function reach(n: Node, into: Set<Node>): void {
   if (traitOf(n) === "same-scale") for (const v of n.outputs) for (const u of v?.uses ?? []) reach(u.node, into);
 }
 
+/** Schemes and plans that a search weighed against each other. */
+export type Weighed = Pick<VerifyReport, "sensitivity" | "frontier">;
+
 export interface ReportParts {
   readonly job: Job;
   readonly prepared: Model;
@@ -76,6 +79,8 @@ export interface ReportParts {
   readonly data: DataSet | undefined;
   readonly verified: Verified | undefined;
   readonly bytes: { readonly before: number; readonly after: number };
+  /** What a search found on the way. */
+  readonly weighed?: Weighed;
   readonly onnxruntime: string;
 }
 
@@ -119,6 +124,7 @@ export function makeReport(p: ReportParts): VerifyReport {
     sites: { weight: count("weight"), static: count("static"), dynamic: count("dynamic"), cast: count("cast") },
     skips,
     steps: plan.steps,
+    ...p.weighed,
     stages: p.job.stages,
     diagnostics: p.job.diagnostics.map((d) => ({ code: d.code, ...explain(d) })),
     machine: { ...machineInfo(), onnxruntime: p.onnxruntime },

@@ -16,10 +16,13 @@ import type { Plan, PlanBundle } from "./plan/types.ts";
 import { writePlan } from "./plan/write.ts";
 import type { Prepared } from "./prepare/index.ts";
 import type { Proposal } from "./ptq/propose.ts";
+import type { Weighed } from "./report.ts";
 import { drawSamples, sessionOf } from "./set.ts";
 import { TOOL } from "./version.ts";
 
 export interface MixInput {
+  /** Told once, for the report. */
+  readonly tell?: (w: Weighed) => void;
   readonly mix: Mix;
   readonly prepared: Prepared;
   readonly proposal: Proposal;
@@ -74,9 +77,9 @@ export function searchOf(job: Job, o: MixInput): Search {
 /** Byte budgets of a frontier. */
 const CUTS = 12;
 
-/** The frontier as JSON, and beside it a plan for each point: `front.json`, `front.01.plan.json` … Smallest first. */
+/** The frontier as JSON, as a page, and beside them a plan for each point: `front.json`, `front.html`, `front.01.plan.json` … Smallest first. */
 async function writeFrontier(search: Search, file: string, mix: Mix, target: Target): Promise<void> {
-  const { points, baselines, correlation, passes } = await search.pareto(CUTS);
+  const { points, dominated, baselines, correlation, passes } = await search.pareto(CUTS);
   const stem = file.replace(/\.json$/i, "");
   const row = (p: Point) => ({
     weightBytes: p.weightBytes,
@@ -88,6 +91,8 @@ async function writeFrontier(search: Search, file: string, mix: Mix, target: Tar
     ...(p.drop && { drop: p.drop }),
     schemes: p.choice,
   });
+  const textOf = (p: Point) =>
+    `${p.weightBytes} bytes, ${p.bits.toFixed(2)} bits a weight, ${p.db.toFixed(1)} dB${p.drop ? `, ${p.drop.pt.toFixed(2)} points lost` : ""}`;
   const written = points.map((p, i) => {
     const plan = `${stem}.${String(i + 1).padStart(2, "0")}.plan.json`;
     writePlan(p.bundle, plan);
@@ -103,9 +108,46 @@ async function writeFrontier(search: Search, file: string, mix: Mix, target: Tar
       rankCorrelation: correlation ?? null,
       networkRuns: passes,
       points: written,
-      baselines: baselines.map((b) => ({ name: b.name, ...row(b.point) })),
+      dominated: dominated.map(row),
+      baselines: baselines.map((b) => ({ name: b.name, ratio: b.ratio ?? null, ...row(b.point) })),
     }),
   );
+  const { renderFrontier } = await import("./verify/html/frontier.ts");
+  writeAtomic(
+    `${stem}.html`,
+    renderFrontier({
+      title: `Frontier: ${mix.start.name} for ${printTarget(target)}`,
+      unit: UNIT,
+      points: points.map((p) => ({ bytes: p.weightBytes, loss: p.measured, text: textOf(p) })),
+      others: baselines.map((b) => ({ bytes: b.point.weightBytes, loss: b.point.measured, text: `${b.name}: ${textOf(b.point)}` })),
+    }),
+  );
+}
+
+const UNIT = "noise ÷ signal";
+
+function weighedBy(search: Search): Weighed {
+  const rows = search.known?.rows ?? [];
+  const schemes = [...new Set(rows.map((r) => r.scheme))];
+  const nodes = [...new Set(rows.map((r) => r.unit))];
+  const loss = new Map(rows.map((r) => [`${r.unit}\n${r.scheme}`, r.loss]));
+  return {
+    ...(rows.length > 0 && {
+      sensitivity: {
+        unit: UNIT,
+        schemes,
+        rows: nodes.map((node) => ({ node, losses: schemes.map((s) => loss.get(`${node}\n${s}`) ?? null) })),
+      },
+    }),
+    ...(search.points.length > 1 && {
+      frontier: {
+        unit: UNIT,
+        points: [...search.points]
+          .sort((a, b) => a.weightBytes - b.weightBytes)
+          .map((p) => ({ bytes: p.weightBytes, loss: p.measured, ...(p === search.reached && { chosen: true }) })),
+      },
+    }),
+  };
 }
 
 /** The plan that keeps to the budget, or comes closest. */
@@ -114,6 +156,7 @@ export async function solveMix(job: Job, o: MixInput): Promise<PlanBundle> {
   try {
     const plan = await search.solve(o.mix.limits, o.mix.text);
     if (o.options.pareto !== undefined) await writeFrontier(search, o.options.pareto, o.mix, o.target);
+    o.tell?.(weighedBy(search));
     return plan;
   } finally {
     await search.close();

@@ -79,6 +79,8 @@ export class Search {
   #overhead: number | undefined;
   /** Points whose codes were solved and that were measured. */
   readonly points: Point[] = [];
+  /** The one that `solve` took. */
+  reached: Point | undefined;
 
   constructor(ctx: SearchContext) {
     this.#ctx = ctx;
@@ -137,6 +139,11 @@ export class Search {
 
   async sensitivities(): Promise<Sensitivities> {
     this.#sens ??= await (await this.lab()).sensitivities(this.#ctx.progress);
+    return this.#sens;
+  }
+
+  /** Losses of single changes, when they were measured. */
+  get known(): Sensitivities | undefined {
     return this.#sens;
   }
 
@@ -357,6 +364,7 @@ export class Search {
       if (!was || (now.db > was.db && (!this.#meets(was, limits) || this.#meets(now, limits)))) chosen = found.choice;
     }
     const reached = await this.point(chosen);
+    this.reached = reached;
     const { correlation } = this;
     const counts = new Map<string, number>();
     for (const s of chosen.values()) counts.set(s.name, (counts.get(s.name) ?? 0) + 1);

@@ -131,16 +131,33 @@ export function heatmap(o: {
   )}</tbody></table></div>`;
 }
 
-/** Loss against bytes. */
+/** Loss against bytes; losses on a logarithmic axis where they span more than a decade. `joined`: by a line, in their order. */
 export function scatter(
-  points: readonly { readonly x: number; readonly y: number; readonly text: string; readonly chosen: boolean }[],
+  points: readonly { readonly x: number; readonly y: number; readonly text: string; readonly chosen: boolean; readonly joined?: boolean }[],
   label: string,
   names: { readonly x: string; readonly y: string },
 ): Html {
   const m: Margin = { top: 12, right: 16, bottom: 42, left: 60 };
   const height = 280;
   const x = scaleLinear(spread(Math.min(...points.map((p) => p.x)), Math.max(...points.map((p) => p.x))), [m.left, WIDTH - m.right]).nice();
-  const y = scaleLinear(spread(0, Math.max(...points.map((p) => p.y))), [height - m.bottom, m.top]).nice();
+  const losses = points.map((p) => p.y);
+  const [least, most] = [Math.min(...losses), Math.max(...losses)];
+  const down: [number, number] = [height - m.bottom, m.top];
+  const wide = least > 0 && most / least > 10;
+  const y = wide ? scaleLog([least / 1.3, most * 1.3], down) : scaleLinear(spread(0, most), down).nice();
+  const joined = points.filter((p) => p.joined);
+  const path = line<(typeof points)[number]>(
+    (p) => x(p.x),
+    (p) => y(p.y),
+  )(joined);
+  const grid = wide
+    ? y
+        .ticks(4)
+        .map(
+          (t) =>
+            html`<line class="grid" x1="${m.left}" x2="${WIDTH - m.right}" y1="${y(t)}" y2="${y(t)}"/><text x="${m.left - 8}" y="${y(t) + 4}" class="end tick">${short(t)}</text>`,
+        )
+    : axisY(y as Linear, m);
   const dots = points.map(
     (p) =>
       html`<circle class="dot ${p.chosen ? "s1" : "s0"}" r="${p.chosen ? 7 : 4}" cx="${x(p.x)}" cy="${y(p.y)}"><title>${p.text}</title></circle>`,
@@ -148,7 +165,7 @@ export function scatter(
   return frame(
     height,
     label,
-    html`${axisX(x, height - m.bottom, m)}${axisY(y, m)}${dots}<text x="${(m.left + WIDTH) / 2}" y="${height - 6}" class="mid">${names.x}</text>`,
+    html`${axisX(x, height - m.bottom, m)}${grid}${joined.length > 1 && html`<path class="line" d="${path ?? ""}"/>`}${dots}<text x="${(m.left + WIDTH) / 2}" y="${height - 6}" class="mid">${names.x}</text>`,
   );
 }
 
