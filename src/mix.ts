@@ -31,9 +31,18 @@ const LADDERS: Readonly<
   "int4-weights": { start: "int8-weights", schemes: ["w4b128", "w4b64", "w4b32", "w8", "float"] },
 };
 
-/** A limit on time in ms, by the float model of the table where it is relative. */
+/** More than this a table is not off by; beyond it a margin would forbid everything. */
+const MOST_MARGIN = 0.1;
+
+/**
+ * A limit on time in ms, by the float model of the table where it is relative, less what the table's sums are off by (root mean square over
+ * the graphs that were run whole): the run is judged, not the sum.
+ */
 function msOf(limit: { readonly most: number; readonly unit: "x" | "ms" }, table: CostTable): number {
-  return limit.unit === "ms" ? limit.most : (limit.most * table.floatUs) / 1000;
+  const errors = table.checks.map((c) => (c.measuredUs > 0 ? c.predictedUs / c.measuredUs - 1 : 0));
+  const rms = Math.sqrt(errors.reduce((sum, e) => sum + e * e, 0) / Math.max(1, errors.length));
+  const ms = limit.unit === "ms" ? limit.most : (limit.most * table.floatUs) / 1000;
+  return ms / (1 + Math.min(MOST_MARGIN, rms));
 }
 
 /** What there is to search; undefined: every layer has the recipe's scheme. Without a cost table latency is met or missed, not searched. */

@@ -152,7 +152,7 @@ async function withinLimits(
     session: { ...session, level: deployedLevel(bundle) },
     signal: job.signal,
   });
-  return timed.quantized.medianMs <= latency.most;
+  return (latency.unit === "x" ? timed.ratio : timed.quantized.medianMs) <= latency.most;
 }
 
 /** The network that a plan speaks of: the prepared one, without the channels that the plan takes out. */
