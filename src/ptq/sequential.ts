@@ -1,8 +1,4 @@
-import type { Node, Value } from "../graph/ir.ts";
-import { floats } from "../graph/tensor.ts";
-import { capturedBy } from "../graph/walk.ts";
-import type { Site } from "../plan/types.ts";
-import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
+import { floats, type TensorData } from "../graph/tensor.ts";
 import type { Feeds, Runtime } from "../runtime/types.ts";
 import { type Gram, GramCollector, GramEngine } from "./gram.ts";
 import { boundsOf, type Layer, rowsOf } from "./layers.ts";
@@ -35,12 +31,14 @@ export interface SequentialOptions {
 /** What a layer got. `codes` are stored codes in the layout of the weight operand; scales and zero points one per row, or [rows, blocks]. */
 export interface Solved {
   readonly layer: Layer;
-  readonly codes: Int32Array;
+  readonly codes: Int32Array | Uint8Array | Int8Array;
   readonly scales: Float32Array;
   readonly zeros: Int32Array;
   /** The dequantized weight, in the operand's layout. */
   readonly weight: Float32Array;
   readonly bias: Float32Array | undefined;
+  /** The same, decoded from the codes whenever it is read: for networks whose weights would not fit twice. */
+  readonly stored?: TensorData;
   /** The continuous target in the operand's layout, and the bias that goes with it: what more bits would come close to. */
   readonly target: Float32Array;
   readonly targetBias: Float32Array | undefined;
@@ -96,7 +94,7 @@ export async function solveSequentially(o: SequentialOptions): Promise<Solved[]>
         const reader = readers.find((r) => r.serves(layer))!;
         const { grams, halves } = await reader.grams(layer.bias !== undefined);
         const solved = await o.solve(layer, grams, halves);
-        streams.setWeight(layer.weight.value, floats(solved.weight, layer.weight.constant.shape));
+        streams.setWeight(layer.weight.value, solved.stored ?? floats(solved.weight, layer.weight.constant.shape));
         if (solved.bias && layer.bias) streams.setConstant(layer.bias.value, floats(solved.bias, layer.bias.value.data!.shape));
         out.push(solved);
         o.progress?.(out.length, layers.length, layer.key);

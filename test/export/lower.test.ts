@@ -224,7 +224,7 @@ function blocksNet(k = 80): Model {
 
 describe.each([
   ["portable", "int4-weights", ["DequantizeLinear"]],
-  ["ort-cpu", "int4-weights", ["MatMulNBits", "Gather", "Cast"]],
+  ["ort-cpu", "int4-weights", ["MatMulNBits", "GatherBlockQuantized"]],
   ["ort-cuda", "int4-weights", ["MatMulNBits", "GatherBlockQuantized"]],
   ["tensorrt", "int4-weights", ["DequantizeLinear"]],
   ["tensorrt", "w4a8", ["QuantizeLinear", "DequantizeLinear"]],

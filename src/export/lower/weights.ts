@@ -101,9 +101,10 @@ export function dequantized(
   );
   const dq = graph.insertBefore(first, {
     op: "DequantizeLinear",
-    name: `${c.value.name}_DequantizeLinear`,
+    // What tells the outputs of two sites of one value apart tells the nodes apart.
+    name: `${c.value.name}_DequantizeLinear${output.slice(`${c.value.name}_${suffix}`.length)}`,
     inputs: [k.codes, k.scale, k.zeroPoint],
-    outputs: [graph.freshName(`${c.value.name}_${suffix}`)],
+    outputs: [output],
     attrs: axisAttrs(c.site.scheme),
     origin: { rule: RULE, from: [c.value.name] },
   });
@@ -122,3 +123,4 @@ export function earliest(graph: Graph, nodes: readonly Node[]): Node {
   const set = new Set(nodes);
   return graph.nodes.find((n) => set.has(n))!;
 }
+  const output = graph.freshName(`${c.value.name}_${suffix}`);

@@ -6,6 +6,8 @@ import { blocksOf, type Form, formOf, type Grid, newSolution, quadratic, type So
 import { fractions } from "../solve/scales.ts";
 import { type Clip, clipRange, refine } from "./clip.ts";
 
+/** Positions of a layer's Gram statistics: more moved perplexity by less than its noise. */
+export const POSITIONS = 16384;
 /** Damping of the Gram matrix, as a fraction of its mean diagonal; grows tenfold where the factorization fails. */
 const LAMBDA = 0.01;
 /** Fractions of a block's range that are tried. */
@@ -16,14 +18,13 @@ const SAMPLE = 32;
 /** One layer by GPTQ with act order and static scales a block, each clipped to the fraction of its range that its own part of H likes best. */
 export function roundLayer(layer: Layer, grams: readonly Gram[]): Solved {
   const { rows, k, groups, rowStride, kStride } = layer;
-  const source = layer.weight.constant.float32();
-  const w = rowsOf(layer, source);
+  const w = rowsOf(layer, layer.weight.constant.float32());
   const grid = gridOf(layer);
-  const forms = grams.map((g) => formOf(g.h, k, LAMBDA));
+  const forms = grams.map((g) => formFor(g, k));
   const solutions = forms.map((form, g) => roundRows(form, w[g]!, rows, grid));
   const nb = Math.ceil(k / grid.block);
-  const weight = new Float32Array(groups * rows * k);
-  const codes = new Int32Array(weight.length);
+  const count = groups * rows * k;
+  const codes = grid.lo < 0 ? new Int8Array(count) : new Uint8Array(count);
   const scales = new Float32Array(groups * rows * nb);
   const zeros = new Int32Array(scales.length);
   let error = 0;
@@ -36,7 +37,6 @@ export function roundLayer(layer: Layer, grams: readonly Gram[]): Solved {
         const b = m * nb + Math.floor(i / grid.block);
         const at = (g * rows + m) * rowStride + i * kStride;
         codes[at] = s.codes[m * k + i]! + s.zeros[b]!;
-        weight[at] = Math.fround(s.codes[m * k + i]! * s.scales[b]!);
       }
     const step = Math.max(1, Math.floor(rows / SAMPLE));
     for (let m = 0; m < rows; m += step) {
@@ -44,17 +44,45 @@ export function roundLayer(layer: Layer, grams: readonly Gram[]): Solved {
       energy += quadratic(grams[g]!.h, k, w[g]!.subarray(m * k, (m + 1) * k));
     }
   });
+  const decoded = (): Float32Array => {
+    const out = new Float32Array(count);
+    for (let m = 0; m < groups * rows; m++)
+      for (let i = 0; i < k; i++) {
+        const b = m * nb + Math.floor(i / grid.block);
+        const at = m * rowStride + i * kStride;
+        out[at] = (codes[at]! - zeros[b]!) * scales[b]!;
+      }
+    return out;
+  };
   return {
     layer,
     codes,
     scales,
     zeros,
-    weight,
+    get weight() {
+      return decoded();
+    },
+    stored: {
+      dtype: "float32",
+      shape: layer.weight.constant.shape,
+      byteLength: 4 * count,
+      bytes: () => new Uint8Array(decoded().buffer),
+    },
     bias: undefined,
-    target: source,
+    get target() {
+      return layer.weight.constant.float32();
+    },
     targetBias: undefined,
     error: energy > 0 ? error / energy : 0,
   };
+}
+
+/** Forms of Gram matrices that several layers share (query, key and value). */
+const FORMS = new WeakMap<Float64Array, Form>();
+function formFor(gram: Gram, k: number): Form {
+  const form = FORMS.get(gram.h) ?? formOf(gram.h, k, LAMBDA);
+  FORMS.set(gram.h, form);
+  return form;
 }
 
 /**

@@ -3,6 +3,8 @@ import type { DataSet } from "../../../src/data/types.ts";
 import { lower } from "../../../src/export/lower/index.ts";
 import { toFloat32 } from "../../../src/graph/constant.ts";
 import type { Model } from "../../../src/graph/ir.ts";
+import { recipeOf } from "../../../src/plan/recipes/index.ts";
+import { tuneRecipe } from "../../../src/plan/recipes/tune.ts";
 import { targetOf } from "../../../src/plan/targets/index.ts";
 import type { PlanBundle, Site } from "../../../src/plan/types.ts";
 import { weightTensor } from "../../../src/ptq/sites.ts";
@@ -107,4 +109,51 @@ describe("weights alone in few bits", () => {
     expect(a.plan).toEqual(b.plan);
     for (const [name, t] of a.tensors) expect(Buffer.compare(t.bytes(), b.tensors.get(name)!.bytes())).toBe(0);
   });
+
+  test.each(["portable", "ort-cpu"])(
+    "%s: a product that shares its constant with a lookup is rounded too, both with the same codes",
+    async (target) => {
+      const { model, bundle } = await planned(runtime, tiedGated(), target, "int4-weights", {
+        recipe: tuneRecipe(recipeOf("int4-weights"), { tables: "4" }),
+      });
+      const data = tokenSet(24);
+      const step = { model, bundle, data, calibrate: [...Array(16).keys()], runtime };
+      const rounded = await roundWeights(step);
+      const tied = weightSites(rounded).filter((s) => s.value.startsWith("table") || s.value.startsWith("transpose"));
+      expect(tied.map((s) => s.codes !== undefined)).toEqual([true, true]);
+      // With samples that decide, a step is kept only where it helps the network as a whole.
+      const gated = await roundWeights({ ...step, select: [16, 17, 18, 19], target: targetOf(target) });
+      expect(gated.plan.steps.map((s) => [s.step, s.kept === s.after > s.before])).toEqual([
+        ["gptq-tied", true],
+        ["gptq", true],
+      ]);
+      // One tensor in the file.
+      const q = lower(model, rounded, targetOf(target));
+      expect([...q.graph.values.values()].filter((v) => (v.data?.byteLength ?? 0) === (48 * 64) / 2)).toHaveLength(1);
+    },
+  );
 });
+
+/** An embedding whose table is the output projection too, and one product between them. */
+function tiedGated(): Model {
+  const b = new Builder(21, 10);
+  const ids = b.g.addInput("ids", { kind: "tensor", elem: "int64", shape: [1, 24] });
+  const table = b.weight("table", [48, 64]);
+  const h = b.node("Gather", [table, ids], {}, "h");
+  const r = b.node("Add", [h, b.node("Tanh", [b.node("MatMul", [h, b.weight("w", [64, 64])], {}, "mm")])], {}, "res");
+  return b.output(b.node("MatMul", [r, b.node("Transpose", [table], { perm: [1, 0] })], {}, "logits"));
+}
+
+/** Tokens as text has them: few are frequent. */
+function tokenSet(n: number): DataSet {
+  const all = [...Array(n).keys()];
+  return {
+    ...correlatedSet(n),
+    roles: { calibrate: all, select: [], heldOut: [] },
+    sample: async (i) => {
+      const z = gaussians(24, 300 + i);
+      const data = BigInt64Array.from(z, (x) => BigInt(Math.min(47, Math.floor(Math.abs(x) * 8))));
+      return { id: String(i), feeds: { ids: { dtype: "int64", dims: [1, 24], data } } };
+    },
+  };
+}
