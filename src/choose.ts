@@ -181,7 +181,7 @@ async function errorsOf(job: Job, o: ChooseInput, plans: readonly PlanBundle[], 
     job.runtime.open(writeModel(m), { ...o.session, level, label });
   const sessions = await Promise.all([
     open(o.prepared, "prepared model"),
-    ...plans.map((p) => open(lower(o.prepared, p, o.target), "candidate", deployedLevel(p))),
+    ...plans.map((p) => open(lower(o.prepared, p, o.target, { simulateBlocks: true }), "candidate", deployedLevel(p))),
   ]);
   try {
     const names = sessions[0]!.outputs.map((x) => x.name);

@@ -18,11 +18,12 @@ import { type CostFile, readCosts } from "./mixed/cost-table.ts";
 import { DEFAULT_SAMPLES, type Effort, type Parsed, QUANTIZE, type QuantizeFlags, settle } from "./options.ts";
 import { checkOutputs, namesOf, type OutputNames, writeOutputs } from "./outputs.ts";
 import { pageOf } from "./page.ts";
+import { isBlockSite } from "./plan/blockfloat.ts";
 import { parsePlan } from "./plan/io.ts";
 import { deployedLevel } from "./plan/level.ts";
 import { type Recipe, recipeOf } from "./plan/recipes/index.ts";
-import type { Pin } from "./plan/schemes.ts";
 import { type Tuning, tuneRecipe } from "./plan/recipes/tune.ts";
+import type { Pin } from "./plan/schemes.ts";
 import type { Target } from "./plan/target.ts";
 import { targetOf } from "./plan/targets/index.ts";
 import type { Plan, PlanBundle } from "./plan/types.ts";
@@ -140,8 +141,12 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       (m) => ({ stage: "lower", nodes: nodeCount(m), opset: m.opsets.get("") ?? 0 }),
     );
     const bytes = writeModel(model);
-    const float32 = plan.plan.rest ? lower(prepared.model, plan, wish.target, { simulateRest: true }) : model;
-    const runnable = plan.plan.rest?.to === "bfloat16" ? writeModel(float32) : bytes;
+    const blocks = plan.plan.sites.some(isBlockSite);
+    const float32 =
+      plan.plan.rest || blocks ? lower(prepared.model, plan, wish.target, { simulateRest: true, simulateBlocks: true }) : model;
+    const simulated = blocks || plan.plan.rest?.to === "bfloat16";
+    const runnable = simulated ? writeModel(float32) : bytes;
+    if (simulated) job.report({ code: "check/simulated", what: blocks ? wish.recipe.name : "bfloat16", target: wish.options.target });
     const verified = await job.stage(
       "verify",
       () => verifyModel(job, { read, prepared, plan, model: float32, bytes: runnable, data, wish }),
@@ -474,7 +479,9 @@ async function improve(
       ...(job.signal === undefined ? {} : { signal: job.signal }),
     });
   }
-  if (effort === "fast" || data === undefined || !wish.recipe.weight) return bundle;
+  // What can be solved for is codes on an even grid.
+  const grid = !bundle.plan.sites.some(isBlockSite);
+  if (effort === "fast" || data === undefined || !wish.recipe.weight || !grid) return bundle;
   const { improvePlan } = await import("./ptq/improve.ts");
   return improvePlan({
     model: prepared.model,

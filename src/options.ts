@@ -153,14 +153,19 @@ const DECIDE = {
   scheme: {
     type: "list",
     hint: "PATTERN=SCHEME",
-    help: "pin layers: 'head.*=w8a8', 'op:Gemm=float'; schemes are float, w8a8, w4a8, w8, w4, w4b64 …",
+    help: "pin layers: 'head.*=w8a8', 'at:ends=w8a8', 'op:Gemm=float'; schemes are float, w8a8, w8a16, w4a8, w8, w4b64 …",
   },
   start: {
     type: "text",
     hint: "PLAN",
     help: "a plan to start from: its schemes are kept (with a budget: its pins, and the rest is where the search begins)",
   },
-  skip: { type: "list", short: "s", hint: "PATTERN", help: "leave nodes in float: names, globs ('head.*') or op:Softmax" },
+  skip: {
+    type: "list",
+    short: "s",
+    hint: "PATTERN",
+    help: "leave nodes in float: names, globs ('head.*'), op:Softmax or at:first, at:last, at:ends",
+  },
   effort: {
     type: "choice",
     short: "e",

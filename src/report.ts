@@ -26,8 +26,9 @@ export function bitsPerWeight(prepared: Model, { plan, tensors }: PlanBundle): n
     const each = bitsOf(s.scheme.dtype);
     count += n;
     bits += n * each;
-    // Scales are float32; a zero point is a code, and is stored only when some are not zero.
-    if (s.kind === "weight") bits += size(s.scale) * 32 + (s.scheme.symmetric ? 0 : size(s.zeroPoint) * each);
+    // Scales are float32, those of the block formats 8 bits; a zero point is a code, and is stored only when some are not zero.
+    const scaleBits = s.kind === "weight" && (s.form === "nvfp4" || s.form === "mxfp8") ? 8 : 32;
+    if (s.kind === "weight") bits += size(s.scale) * scaleBits + (s.scheme.symmetric ? 0 : size(s.zeroPoint) * each);
   }
   return count === 0 ? undefined : bits / count;
 }

@@ -1,4 +1,4 @@
-import { error, list, type Section, warning } from "./format.ts";
+import { error, info, list, type Section, warning } from "./format.ts";
 
 const db = (x: number) => `${x.toFixed(1)} dB`;
 
@@ -24,6 +24,11 @@ export const CHECK = {
     ),
   "check/not-verified": (f: { readonly reason: string }) =>
     warning(`The quantized model was not compared with the float one: ${f.reason}`, "Give a set with held-out samples (--data)."),
+  "check/simulated": (f: { readonly what: string; readonly target: string }) =>
+    info(
+      `No runtime here computes in ${f.what}: figures are of a float32 model that rounds where ${f.target} does`,
+      "Times of it say nothing about the target; measure there.",
+    ),
   "check/output-lost": (f: { readonly output: string; readonly sqnr: number; readonly n: number }) =>
     warning(
       `Output "${f.output}" has only ${db(f.sqnr)} over ${f.n} samples: more noise than is useful`,

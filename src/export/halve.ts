@@ -10,6 +10,8 @@ import { DTYPES } from "../quant/dtype.ts";
 import { HALVES, type HalfDType, toHalfBits } from "../quant/half.ts";
 
 const RULE = "halve";
+/** Nodes of this rule are steps of one operator: no 16-bit type comes between them. */
+export const SIMULATED = "simulate-blocks";
 /** Traits of operators that compute on floats of any type. */
 const FLOAT_TRAITS = new Set(["compute", "same-scale", "clamp", "rescale", "float", "recurrent"]);
 /** Operators of onnxruntime's domain whose float operands may be float16 (docs/ContribOperators.md). */
@@ -40,8 +42,10 @@ const NEVER: Readonly<Record<HalfDType, ReadonlySet<string>>> = {
 };
 /** Inputs that keep float32 whatever the others are. */
 const FIXED_INPUTS: Readonly<Record<string, readonly number[]>> = { Resize: [1, 2], Upsample: [1] };
-/** Operators that take every type and only ask for shape, or cast. */
-const ANY = new Set(["Shape", "Size", "Cast"]);
+/** Operators that take every type and only ask for shape, or cast; TensorRT's dynamic quantizers take any float. */
+const ANY = new Set(["Shape", "Size", "Cast", "TRT_FP4DynamicQuantize", "TRT_MXFP8DynamicQuantize"]);
+/** Its result has the type of its attribute `output_dtype`. */
+const MX_DEQUANTIZE = "TRT_MXFP8DequantizeLinear";
 
 /** What becomes of a graph's floats. */
 export interface Halving {
@@ -120,8 +124,9 @@ class Halver {
   #canRun(n: Node): boolean {
     const { to } = this.#o;
     if (n.subgraphs.length > 0 || NEVER[to].has(n.op)) return false;
-    const known = n.domain === "" ? isFloatOp(n) : n.domain === "com.microsoft" && CONTRIB.has(n.op) && to === "float16";
-    if (!known) return false;
+    const foreign = (n.domain === "com.microsoft" && CONTRIB.has(n.op) && to === "float16") || n.op === MX_DEQUANTIZE;
+    if (n.domain === "" ? !isFloatOp(n) : !foreign) return false;
+    if (n.origin?.rule === SIMULATED || inTwoLevels(n)) return false;
     const floatOnes = [...n.inputs.filter((_, i) => !FIXED_INPUTS[n.op]?.includes(i)), ...n.outputs].filter((v) => this.#isFloat(v));
     if (floatOnes.length === 0 || n.inputs.some((v) => v && this.#elements.of(v) === undefined)) return false;
     if (floatOnes.some((v) => this.#foreign.has(v) || this.#o.keep(v))) return false;
@@ -135,7 +140,7 @@ class Halver {
     const reads = this.#graphs.flatMap((g) => g.nodes.flatMap((n) => n.inputs.map((v, input) => ({ n, input, v }))));
     const wants = reads.flatMap(({ n, input, v }) => {
       if (!this.#isFloat(v)) return [];
-      if (ANY.has(n.op) && n.domain === "" && !this.low.has(n)) return [];
+      if (ANY.has(n.op) && (n.domain === "" || (n.domain === "trt" && input === 0)) && !this.low.has(n)) return [];
       const want: HalfDType | "float32" = this.low.has(n) && !FIXED_INPUTS[n.op]?.includes(input) ? this.#o.to : "float32";
       const has = made.get(v) ?? "float32";
       return want === has ? [] : [{ n, input, v, want }];
@@ -184,6 +189,7 @@ class Halver {
   #retype(n: Node): void {
     const { to } = this.#o;
     if (n.op === "Cast") n.graph.setAttr(n, "to", DTYPES[to].code);
+    if (n.op === MX_DEQUANTIZE) n.graph.setAttr(n, "output_dtype", DTYPES[to].code);
     if (n.attrs.has("dtype") || SOURCES.has(n.op)) n.graph.setAttr(n, "dtype", DTYPES[to].code);
     if (n.op !== "Constant" && n.op !== "ConstantOfShape") return;
     const old = tensorOf(n.attrs.get("value"), n.attrs.get("value_float"), n.attrs.get("value_floats"));
@@ -191,6 +197,17 @@ class Halver {
     const value = tensorFrom(toHalfBits(toFloat32(old), to), old.shape, to);
     n.graph.setAttr(n, "value", { kind: "tensor", value });
   }
+}
+
+/**
+ * A DequantizeLinear of scales, or of codes by such scales (NVFP4): a scale of a block, the product of two, may lie under the smallest
+ * 16-bit float. Its result is cast.
+ */
+function inTwoLevels(n: Node): boolean {
+  if (n.op !== "DequantizeLinear") return false;
+  return (
+    n.inputs[1]?.producer?.op === "DequantizeLinear" || n.outputs[0]!.uses.some((u) => u.node.op === "DequantizeLinear" && u.input === 1)
+  );
 }
 
 const SOURCES = new Set(["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"]);

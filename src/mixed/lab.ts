@@ -11,6 +11,7 @@ import { LAMBDA, type Solved, solveLayer, solveSequentially } from "../ptq/seque
 import { weightTensor } from "../ptq/sites.ts";
 import { SOLVE_DEFAULT } from "../ptq/solve/rows.ts";
 import { Streams } from "../ptq/streams.ts";
+import { POSITIONS, roundLayer } from "../ptq/weightonly/round.ts";
 import type { Feeds, Runtime, Tensor } from "../runtime/types.ts";
 import type { Builder, Choice, Unit, UnitOption } from "./build.ts";
 import { type LossName, LossSum } from "./loss.ts";
@@ -27,6 +28,8 @@ export interface LabOptions {
   readonly loss: LossName;
   readonly seed: number;
   readonly memoryBytes: number;
+  /** Activations stay float: weights are rounded as `roundWeights` does, behind the rounded prefix alone. */
+  readonly weightsOnly?: boolean;
   readonly progress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
@@ -106,8 +109,10 @@ export class Lab {
     const options = { lambda: LAMBDA, asymmetric: true, correctBias: true, effort: SOLVE_DEFAULT };
     const solved = new Map<string, Map<string, Solved>>(schemes.map((s) => [s, new Map()]));
     const layers = layersOf(model, this.#base);
+    const { weightsOnly = false } = this.#o;
     await solveSequentially({
-      streams: new Streams(model, this.#base, types),
+      streams: new Streams(model, this.#base, types, weightsOnly),
+      ...(weightsOnly && { positions: () => POSITIONS }),
       runtime,
       layers,
       indices: calibrate,
@@ -122,11 +127,11 @@ export class Lab {
           const l = v.layers.get(value);
           const legal = unitOf.get(value)?.options.some((x) => x.scheme.name === v.name);
           if (!l || !legal) continue;
-          const s = await solveLayer(l, grams, halves, options);
+          const s = weightsOnly ? roundLayer(l, grams) : await solveLayer(l, grams, halves, options);
           solved.get(v.name)!.set(value, s);
           if (v.name === own) result = s;
         }
-        return result ?? (await solveLayer(layer, grams, halves, options));
+        return result ?? (weightsOnly ? roundLayer(layer, grams) : await solveLayer(layer, grams, halves, options));
       },
       ...(this.#o.progress && { progress: this.#o.progress }),
       ...(this.#o.signal && { signal: this.#o.signal }),

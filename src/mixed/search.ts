@@ -10,6 +10,7 @@ import type { Target } from "../plan/target.ts";
 import type { PlanBundle, StepRecord } from "../plan/types.ts";
 import { type ImproveEffort, improvePlan, type StepName, samplesOf } from "../ptq/improve.ts";
 import { Judge } from "../ptq/judge.ts";
+import { roundWeights } from "../ptq/weightonly/index.ts";
 import type { Runtime, SessionOptions } from "../runtime/types.ts";
 import type { Builder, Choice, Unit } from "./build.ts";
 import { explained } from "./explained.ts";
@@ -56,6 +57,8 @@ const PROPOSALS = 24;
 const BETA = 1;
 /** Bisection of a limit on the metric ends when the budgets of both sides differ by less than this part of the range. */
 const CLOSE = 0.01;
+/** Samples that weights alone are rounded from: more moved the result by less than its noise. */
+const MOST_WINDOWS = 32;
 /** Of a probe: the rounding alone. */
 const PROBE: readonly StepName[] = ["rounding", "rounding-symmetric"];
 
@@ -126,11 +129,12 @@ export class Search {
       builder,
       data,
       runtime,
-      calibrate: this.#samples.calibrate,
+      calibrate: this.#weightsOnly ? this.#samples.calibrate.slice(0, MOST_WINDOWS) : this.#samples.calibrate,
       judge: this.#samples.select.slice(0, n),
       loss: this.#ctx.loss ?? "nmse",
       seed,
       memoryBytes: MEMORY,
+      weightsOnly: this.#weightsOnly,
       ...(progress && { progress }),
       ...(signal && { signal }),
     });
@@ -254,8 +258,25 @@ export class Search {
     return p;
   }
 
+  /** No scheme that a unit may have quantizes activations. */
+  get #weightsOnly(): boolean {
+    return this.units.every((u) => u.options.every((x) => !x.scheme.weight || x.scheme.activations === "none"));
+  }
+
   #improve(bundle: PlanBundle, steps?: readonly StepName[]): Promise<PlanBundle> {
     const { model, types, stats, data, runtime, target, effort, seed, session, report, signal } = this.#ctx;
+    const { calibrate } = this.#samples;
+    if (this.#weightsOnly)
+      return roundWeights({
+        model,
+        types,
+        bundle,
+        data,
+        calibrate: calibrate.slice(0, MOST_WINDOWS),
+        runtime,
+        seed,
+        ...(signal && { signal }),
+      });
     return improvePlan({
       model,
       types,
@@ -384,7 +405,8 @@ export class Search {
           : ""
       }; ${this.points.length} plans measured${correlation === undefined ? "" : `, rank correlation of predicted and measured ${correlation.toFixed(2)}`}, ${Math.round(this.passes)} network runs`,
     });
-    const bundle = this.#ctx.effort === "best" ? await this.#improve(reached.bundle) : reached.bundle;
+    const again = this.#ctx.effort === "best" && !this.#weightsOnly;
+    const bundle = again ? await this.#improve(reached.bundle) : reached.bundle;
     const told = explained(bundle, { units: this.units, sensitivities: this.#sens, choice: chosen, text });
     return { ...told, plan: { ...told.plan, steps: [...told.plan.steps, ...steps] } };
   }

@@ -5,6 +5,8 @@ import { nodesByPath, pathOfNode, valuesByPath } from "../graph/walk.ts";
 import { codeBounds } from "../quant/affine.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
 import { paramCount } from "../quant/encode.ts";
+import { fromFloat8, toFloat8 } from "../quant/float8.ts";
+import { isBlockSite } from "./blockfloat.ts";
 import type { Target } from "./target.ts";
 import { readTensorNumbers } from "./tensors.ts";
 import type { Numbers, PlanBundle, Scheme, Site } from "./types.ts";
@@ -104,7 +106,9 @@ class Checker {
     if (s.kind === "static") {
       const shape = v.type?.kind === "tensor" ? v.type.shape : undefined;
       const known = shape?.every((d) => typeof d === "number") ? (shape as readonly number[]) : undefined;
-      if (s.scheme.granularity.kind !== "tensor" && !known) this.#fault("P4", at, "channels of a value whose shape is not known");
+      // In blocks the one scale is the tensor's.
+      if (isBlockSite(s)) this.#tensorScale(s.scale, at);
+      else if (s.scheme.granularity.kind !== "tensor" && !known) this.#fault("P4", at, "channels of a value whose shape is not known");
       else this.#numbers(s, known ?? [], at);
       this.#legalActivation(s.scheme, s.zeroPoint, at);
     }
@@ -159,6 +163,7 @@ class Checker {
       (view.shape.length !== 2 || s.consumers === "all" || s.consumers.some((c) => c.input !== 1))
     )
       this.#fault("P12", at, `${form} needs a matrix as right operand`);
+    if (form === "nvfp4" || form === "mxfp8") this.#blockWeight(s, consumers, at);
     const g = s.scheme.granularity;
     if (form === "matmul-bnb4" && g.kind === "block" && view.shape[g.axis]! % g.size !== 0)
       this.#fault("P12", at, `blocks of ${g.size} do not divide ${view.shape[g.axis]}`);
@@ -226,8 +231,32 @@ class Checker {
       this.#fault("P9", at, `${t.name} has no activation of ${scheme.dtype}`);
     if (t.activation.symmetric && !("tensor" in zeroPoint) && zeroPoint.some((z) => z !== 0))
       this.#fault("P9", at, `${t.name} takes zero point 0 only`);
-    if (t.activation.symmetric && scheme.granularity.kind !== "tensor")
+    const g = scheme.granularity;
+    const blocks = t.rows.some((r) => r.weight.some((w) => w.activationRanks && w.dtype === scheme.dtype));
+    if (t.activation.symmetric && g.kind !== "tensor" && !(g.kind === "block" && blocks))
       this.#fault("P9", at, `${t.name} takes one scale for an activation`);
+  }
+
+  /** The block formats: the tensor's own scale, scales of blocks that the format can hold, and a partner in blocks of the same type. */
+  #blockWeight(s: Extract<Site, { kind: "weight" }>, consumers: readonly Node[], at: string): void {
+    const { form, scheme, tensorScale } = s;
+    if ((form === "nvfp4") !== (tensorScale !== undefined))
+      this.#fault("P4", at, `${form} ${tensorScale === undefined ? "without" : "with"} a scale of the tensor`);
+    if (tensorScale !== undefined) this.#tensorScale([tensorScale], at);
+    const scales = "tensor" in s.scale ? this.#bundle.tensors.get(s.scale.tensor) : undefined;
+    const list = "tensor" in s.scale ? (scales ? readTensorNumbers(scales) : []) : s.scale;
+    const held = form === "nvfp4" ? (x: number) => fromFloat8(toFloat8(x)) === x : (x: number) => Number.isInteger(Math.log2(x));
+    const bad = list.findIndex((x) => !held(x));
+    if (bad >= 0) this.#fault("P2", at, `scale ${list[bad]} at ${bad} is no ${form === "nvfp4" ? "float8" : "power of two"}`);
+    for (const n of consumers)
+      if (!this.#bundle.plan.sites.some((x) => isBlockSite(x) && x.scheme.dtype === scheme.dtype && this.#reads(x, n, 0)))
+        this.#fault("P12", at, `${form} needs blocks of ${scheme.dtype} on input 0 of "${pathOfNode(n)}"`);
+  }
+
+  #tensorScale(scale: Numbers, at: string): void {
+    const list = "tensor" in scale ? [] : scale;
+    if (list.length !== 1) this.#fault("P4", at, "a value in blocks has one scale of its own");
+    else if (!(Number.isFinite(list[0]) && list[0]! > 0 && Math.fround(list[0]!) === list[0])) this.#fault("P2", at, `scale ${list[0]}`);
   }
 
   #legalWeight(s: Extract<Site, { kind: "weight" }>, at: string): void {

@@ -15,6 +15,7 @@ export interface Coded {
   readonly value: Value;
   readonly shape: readonly number[];
   readonly codes: Int32Array;
+  /** Of two levels: their product. */
   readonly scale: Float64Array;
   readonly zeroPoint: Float64Array;
 }
@@ -25,12 +26,19 @@ export function codesOf(bundle: PlanBundle, site: WeightPlanSite, value: Value):
   if (!view) throw new Error(`internal: "${site.value}" is no constant: the plan was not checked`);
   const { dtype } = site.scheme;
   if (!isCodeDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
-  const scale = readNumbers(bundle, site.scale);
+  const scale = scalesOf(bundle, site);
   const zeroPoint = readNumbers(bundle, site.zeroPoint);
   const codes = site.codes
     ? storedCodes(bundle, site.codes.tensor)
     : encode(view.float32(), view.shape, { dtype, narrow: site.scheme.narrow, granularity: site.scheme.granularity, scale, zeroPoint });
   return { site, value, shape: view.shape, codes, scale, zeroPoint };
+}
+
+/** The scales of a weight, each the product of its two levels where there are two. */
+function scalesOf(bundle: PlanBundle, site: WeightPlanSite): Float64Array {
+  const scale = readNumbers(bundle, site.scale);
+  const { tensorScale } = site;
+  return tensorScale === undefined ? scale : scale.map((s) => Math.fround(s * tensorScale));
 }
 
 function storedCodes(bundle: PlanBundle, name: string): Int32Array {
@@ -44,14 +52,15 @@ function storedCodes(bundle: PlanBundle, name: string): Int32Array {
 }
 
 /**
- * The 8-bit parameters of a weight that is stored in blocks of 4 bits and multiplied in 8 (form `qdq-requantized`): per output channel,
- * scale = max |w| / 127 over the dequantized weight [K, N] (or [N, K]). They follow from the codes, so that the plan does not carry them.
+ * The 8-bit parameters of a weight that is stored in 4 bits and multiplied in 8 (form `qdq-requantized`): per output channel,
+ * scale = max |w| / 127 over the dequantized weight: a matrix [K, N] (or [N, K]) in blocks, or any shape by its channels. They follow from
+ * the codes, so that the plan does not carry them.
  */
 export function requantizedParams(c: Coded): { readonly axis: number; readonly scale: Float32Array; readonly real: Float32Array } {
   const { dtype, granularity } = c.site.scheme;
-  if (!isIntDType(dtype) || granularity.kind !== "block" || c.shape.length !== 2)
-    throw new Error("internal: requantized weights are matrices in blocks");
-  const axis = 1 - granularity.axis;
+  if (!isIntDType(dtype) || granularity.kind === "tensor" || (granularity.kind === "block" && c.shape.length !== 2))
+    throw new Error("internal: requantized weights are matrices in blocks, or have channels");
+  const axis = granularity.kind === "block" ? 1 - granularity.axis : granularity.axis;
   const real = decode(c.codes, c.shape, { dtype, granularity, scale: Float32Array.from(c.scale), zeroPoint: c.zeroPoint });
   const most = absmaxOf(real, c.shape, { kind: "channel", axis });
   return { axis, scale: Float32Array.from(most, (m) => chooseSymmetric(m, "int8").scale), real };

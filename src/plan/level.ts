@@ -1,3 +1,4 @@
+import { isFloatCodeDType } from "../quant/float8.ts";
 import type { PlanBundle } from "./types.ts";
 
 /**
@@ -5,5 +6,5 @@ import type { PlanBundle } from "./types.ts";
  * QLinearConv of float8 Q/DQ and then refuses it, so that such files run as they are written.
  */
 export function deployedLevel({ plan }: PlanBundle): "all" | "disabled" {
-  return plan.sites.some((s) => s.scheme.dtype === "float8e4m3fn") ? "disabled" : "all";
+  return plan.sites.some((s) => isFloatCodeDType(s.scheme.dtype)) ? "disabled" : "all";
 }

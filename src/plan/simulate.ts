@@ -5,7 +5,8 @@ import { requireOpset } from "../prepare/opset/index.ts";
 import { codeBounds } from "../quant/affine.ts";
 import { DTYPES, isIntDType } from "../quant/dtype.ts";
 import { decode, encode, paramCount } from "../quant/encode.ts";
-import { isCodeDType } from "../quant/float8.ts";
+import { isCodeDType, isFloatCodeDType } from "../quant/float8.ts";
+import { type BlockSite, blockRounded, isBlockSite } from "./blockfloat.ts";
 import { type Coded, codesOf, requantizedParams } from "./codes.ts";
 import { Resolver } from "./resolve.ts";
 import { readNumbers, spread } from "./tensors.ts";
@@ -23,7 +24,7 @@ import type { PlanBundle, Site } from "./types.ts";
  */
 export function simulate(model: Model, bundle: PlanBundle): Model {
   const out = cloneModel(model);
-  if (bundle.plan.sites.some((s) => s.scheme.dtype === "float8e4m3fn") && (opsetOf(out) ?? 1) < bundle.plan.opset)
+  if (bundle.plan.sites.some((s) => isFloatCodeDType(s.scheme.dtype)) && (opsetOf(out) ?? 1) < bundle.plan.opset)
     requireOpset(out, bundle.plan.opset);
   const resolve = new Resolver(out);
   for (const r of bundle.plan.replacements) {
@@ -49,10 +50,20 @@ export function simulate(model: Model, bundle: PlanBundle): Model {
         break;
       }
       case "static":
-        redirect(out, site, value, uses, (v) => fakeQuant(bundle, site, v));
+        redirect(out, site, value, uses, (v) => (isBlockSite(site) ? blockFakeQuant(bundle, site, v) : fakeQuant(bundle, site, v)));
         break;
       case "dynamic":
-        redirect(out, site, value, uses, site.per === "token" ? tokenFakeQuant(opsetOf(out) ?? 1) : dynamicFakeQuant);
+        redirect(
+          out,
+          site,
+          value,
+          uses,
+          isBlockSite(site)
+            ? (v) => blockFakeQuant(bundle, site, v)
+            : site.per === "token"
+              ? tokenFakeQuant(opsetOf(out) ?? 1)
+              : dynamicFakeQuant,
+        );
         break;
       case "cast":
         throw new Error("internal: a cast has no simulation here");
@@ -151,6 +162,17 @@ const tokenFakeQuant =
     y.graph.setType(y, x.type);
     return y;
   };
+
+/** y = the value rounded to its block format: see plan/blockfloat.ts. */
+function blockFakeQuant(bundle: PlanBundle, site: BlockSite, x: Value): Value {
+  const y = blockRounded(x, bundle, site, {
+    opset: bundle.plan.opset,
+    node: (op, inputs, _hint, attrs) => place(x.graph, x, inputs, op, 1, attrs)[0]!,
+    constant: (data, hint) => x.graph.constant(data, `${x.name}_${hint}`),
+  });
+  y.graph.setType(y, x.type);
+  return y;
+}
 
 function dynamicFakeQuant(x: Value): Value {
   const [q, s, z] = place(x.graph, x, [x], "DynamicQuantizeLinear", 3) as [Value, Value, Value];

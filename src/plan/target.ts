@@ -27,6 +27,8 @@ export interface WeightRow {
   readonly form: WeightForm;
   /** The data input is quantized too (static or dynamic); false: weight-only. */
   readonly withActivation: boolean;
+  /** The data input is in blocks of the weight's size along its last axis, and has one of these ranks. */
+  readonly activationRanks?: readonly number[];
 }
 
 /** Where the quantized kernel loses against the float one, as measured. */

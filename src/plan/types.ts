@@ -24,8 +24,8 @@ export type Consumers = "all" | readonly { readonly node: string; readonly input
 
 /**
  * One quantized value. Keyed by value and consumers: a residual Add quantizes one side only, a tied tensor feeds embedding and head.
- * `static`: Q and DQ with fixed parameters on an activation. `weight`: a constant stored as codes with a DQ. `dynamic`: parameters computed
- * at run time. `cast`: stored in another float type.
+ * `static`: Q and DQ with fixed parameters on an activation (float4 in blocks: of the tensor; its blocks have theirs computed at run time).
+ * `weight`: a constant stored as codes with a DQ. `dynamic`: parameters computed at run time. `cast`: stored in another float type.
  */
 export type Site =
   | (SiteBase & {
@@ -57,16 +57,19 @@ export type Site =
 /**
  * How a target stores a weight.
  *  qdq              codes and a DequantizeLinear
- *  qdq-requantized  codes in blocks, dequantized, then Q/DQ to int8 per channel (4-bit storage, 8-bit arithmetic)
+ *  qdq-requantized  codes, dequantized, then Q/DQ to int8 per channel (4-bit storage, 8-bit arithmetic; blocks keep their scales)
+ *  qdq-cast         4-bit codes, cast to int8, and a DequantizeLinear of int8: the engine folds the cast while it loads
  *  gather-codes     a table: Gather on the codes, then the rows' scales
  *  matmul-integer   DynamicQuantizeLinear on the other operand, MatMulInteger, scales
  *  matmul-integer-tokens   the same with a scale for each row of the other operand, in standard operators
  *  matmul-nbits, matmul-bnb4, gather-block, dynamic-lstm   the operators MatMulNBits, MatMulBnb4, GatherBlockQuantized, DynamicQuantizeLSTM
  *                   of com.microsoft
+ *  nvfp4, mxfp8     TensorRT's block formats, both operands quantized (see quant/blockfloat.ts)
  */
 export const WEIGHT_FORMS = [
   "qdq",
   "qdq-requantized",
+  "qdq-cast",
   "gather-codes",
   "matmul-integer",
   "matmul-integer-tokens",
@@ -74,6 +77,8 @@ export const WEIGHT_FORMS = [
   "matmul-bnb4",
   "gather-block",
   "dynamic-lstm",
+  "nvfp4",
+  "mxfp8",
 ] as const;
 export type WeightForm = (typeof WEIGHT_FORMS)[number];
 

@@ -69,7 +69,7 @@ const ORDER: readonly (keyof Plan)[] = [
   "reverts",
   "rest",
 ];
-const KEYS = ["kind", "value", "node", "op", "consumers", "scheme", "scale", "zeroPoint", "range", "codes", "form"];
+const KEYS = ["kind", "value", "node", "op", "consumers", "scheme", "scale", "zeroPoint", "tensorScale", "range", "codes", "form"];
 
 /** The document: keys in a fixed order, one line for each site, skip, and step, so that two plans can be compared line by line. */
 export function printPlan(plan: Plan): string {

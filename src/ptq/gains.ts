@@ -36,10 +36,11 @@ export function gainOf(
   let signal = 0;
   const e = new Float64Array(k);
   for (let g = 0; g < groups; g++) {
-    const { h, mean, meanHat, cross } = grams[g]!;
-    const best = continuousTarget(float[g]!, cross, formOf(h, k, LAMBDA), rows);
+    const gram = grams[g]!;
+    const { h, meanHat } = gram;
+    const best = continuousTarget(float[g]!, gram, formOf(h, k, LAMBDA), rows);
     const own = layer.bias && Float64Array.from(layer.bias.data.subarray(g * rows, (g + 1) * rows));
-    const wanted = own && correctedBias(own, float[g]!, mean, best, meanHat, rows, k);
+    const wanted = own && correctedBias(own, float[g]!, best, gram, rows, k);
     for (let m = 0; m < rows; m++) {
       const at = m * k;
       for (let i = 0; i < k; i++) e[i] = best[at + i]!;

@@ -1,6 +1,8 @@
 import type { Node, Value } from "../graph/ir.ts";
 import type { Feeds, Runtime, Session, Tensor } from "../runtime/types.ts";
-import { type Segment, type Stored, type Streams, scaleKey, type Want } from "./streams.ts";
+import { scaleKey } from "./segment.ts";
+import type { Codes, Segment, Stored, Streams, Want } from "./streams.ts";
+import { halves } from "./unfold.ts";
 
 export interface PrefixOptions {
   readonly streams: Streams;
@@ -15,17 +17,26 @@ export interface PrefixOptions {
 
 type Kept = Record<string, Tensor>;
 
-/** A tensor of a frontier: as it is, or float16 with a scale. */
+/** A tensor of a frontier: as it is, or float16 with a scale, or codes. */
 export interface Given {
   readonly tensor: Tensor;
   /** For float16: the value is half · scale. */
   readonly scale: number | undefined;
+  /** The value is (code − zero) · scale. */
+  readonly codes: Codes | undefined;
 }
 
 /** Runs in flight: the next sample is prepared while the engine works. */
 const AHEAD = 2;
 /** A value whose largest element is more than this times the mean one stays float32: float16 holds 2^-24 … 1 and 11 bits from 2^-14 on. */
 const MOST_SPREAD = 200;
+
+/** Where a walk stops. */
+interface Place {
+  readonly cut: number;
+  readonly relevant: ReadonlySet<Node>;
+  readonly done: ReadonlySet<Node>;
+}
 
 /** One cut's session, and what its outputs are. */
 interface Pass {
@@ -65,12 +76,14 @@ export class Prefix {
   }
 
   /**
-   * Runs every sample up to node `cut` and calls `each` with what `wants` gave, in sample order. `relevant`: nodes that matter from there on.
+   * Runs every sample up to node `cut` and calls `each` with what `wants` gave, in sample order. `relevant`: nodes that matter from there
+   * on; `done`: those of them whose outputs in the float stream are wanted, so that it is past them.
    */
   async advance(
     cut: number,
     wants: readonly Want[],
     relevant: ReadonlySet<Node>,
+    done: ReadonlySet<Node>,
     each: (index: number, tensors: readonly Given[]) => Promise<void> | void,
   ): Promise<void> {
     const { indices, load, memoryBytes, signal } = this.#o;
@@ -81,7 +94,7 @@ export class Prefix {
       return pass.session?.run(feeds) ?? Promise.resolve({});
     };
     const first = await feedsOf(0);
-    let pass = await this.#open(cut, wants, relevant, cut > this.#cut);
+    let pass = await this.#open({ cut, relevant, done }, wants, cut > this.#cut);
     try {
       // The first sample tells what float16 cannot hold, and whether all samples would fit.
       let out = await run(pass, first);
@@ -93,7 +106,7 @@ export class Prefix {
         if (wide.length === 0 && fits) break;
         for (const key of wide) this.#wide.add(key);
         await pass.session?.release();
-        pass = await this.#open(cut, wants, relevant, pass.keep && fits);
+        pass = await this.#open({ cut, relevant, done }, wants, pass.keep && fits);
         out = await run(pass, first);
       }
       const flight = [{ n: 0, feeds: first, result: Promise.resolve(out) }];
@@ -132,18 +145,24 @@ export class Prefix {
   }
 
   /** What is wanted as it is, and kept too, leaves the engine once; what was kept before does not leave it at all. */
-  async #open(cut: number, wants: readonly Want[], relevant: ReadonlySet<Node>, keep: boolean): Promise<Pass> {
+  async #open({ cut, relevant, done }: Place, wants: readonly Want[], keep: boolean): Promise<Pass> {
     const { streams, runtime } = this.#o;
     const asked = new Map<string, Want>();
     wants.forEach((w, i) => {
       const key = this.#keyOf(w, i);
       if (!this.#given.has(key)) asked.set(key, w);
     });
-    const frontier = keep ? streams.frontier(cut, relevant).map((w) => [streams.key(w.stream, w.value), w] as const) : [];
+    const frontier = keep ? streams.frontier(cut, relevant, done).map((w) => [streams.key(w.stream, w.value), w] as const) : [];
     const carried = frontier.filter(([key]) => this.#given.has(key)).map(([key]) => key);
     const fresh = frontier.filter(([key]) => !this.#given.has(key));
     for (const [key, w] of fresh) if (!asked.has(key)) asked.set(key, w);
-    const packed = new Set(fresh.filter(([key, w]) => !this.#wide.has(key) && streams.isFloat32(w.value)).map(([key]) => asked.get(key)!));
+    const packed = new Map<Want, "packed" | Codes>();
+    for (const [key, w] of fresh) {
+      if (!streams.isFloat32(w.value)) continue;
+      const how = w.stream === "quant" ? streams.codesOf(w.value, cut, relevant) : undefined;
+      if (how) packed.set(asked.get(key)!, how);
+      else if (!this.#wide.has(key)) packed.set(asked.get(key)!, "packed");
+    }
     const segment = streams.segment([...asked.values()], this.#given, packed);
     const session = asked.size > 0 ? await runtime.open(segment.bytes, { label: "segment" }) : undefined;
     const at = new Map([...asked.keys()].map((key, i) => [key, i]));
@@ -152,14 +171,20 @@ export class Prefix {
     for (const key of carried) given.set(key, this.#given.get(key)!);
     for (const [key] of fresh) {
       const o = segment.outputs[at.get(key)!]!;
-      given.set(key, o.scale ? "packed" : dtypes.get(o.name)!);
+      given.set(key, packed.get(asked.get(key)!) ?? dtypes.get(o.name)!);
     }
     return { session, segment, at, carried, fresh: fresh.map(([key]) => key), given, keep };
   }
 
+  /** Of a packed value: its largest magnitude over the mean one. */
   #spread(pass: Pass, key: string, out: Kept): number {
-    const name = pass.segment.outputs[pass.at.get(key)!]!.spread;
-    return name === undefined ? 0 : Number(out[name]!.data[0]);
+    const o = pass.segment.outputs[pass.at.get(key)!]!;
+    if (!o.scale) return 0;
+    const half = out[o.name]!.data as Uint16Array;
+    const table = halves();
+    let sum = 0;
+    for (let i = 0; i < half.length; i++) sum += Math.abs(table[half[i]!]!);
+    return sum > 0 ? half.length / sum : 0;
   }
 
   /** The frontier of one sample. */
@@ -185,7 +210,8 @@ export class Prefix {
     const o = at === undefined ? undefined : pass.segment.outputs[at]!;
     const tensor = o ? out[o.name]! : feeds[key]!;
     const scale = o ? o.scale && out[o.scale] : feeds[scaleKey(key)];
-    return { tensor, scale: scale ? Number(scale.data[0]) : undefined };
+    const how = (o ? pass.given : this.#given).get(key);
+    return { tensor, scale: scale ? Number(scale.data[0]) : undefined, codes: typeof how === "object" ? how : undefined };
   }
 
   #inputs(feeds: Feeds): Kept {

@@ -2,8 +2,9 @@ import { QcError } from "../diagnostics.ts";
 import { intAttr } from "../graph/attr.ts";
 import { constantOf } from "../graph/constant.ts";
 import type { Node, Use, Value } from "../graph/ir.ts";
-import { printTarget } from "../plan/target.ts";
+import { printTarget, type WeightRow } from "../plan/target.ts";
 import type { Scheme, Skip } from "../plan/types.ts";
+import { MXFP8_BLOCK, NVFP4_BLOCK } from "../quant/blockfloat.ts";
 import { bitsOf } from "../quant/codebook.ts";
 import { Context } from "./context.ts";
 import { placeComputeInputs } from "./inputs.ts";
@@ -80,7 +81,7 @@ export function proposeSites(input: ProposeInput): Proposal {
       const row = activations !== "none" && !isInSubgraph(node) && !ctx.weightOnly.has(node) ? ctx.weightRow(node, true) : undefined;
       // Integer products take a matrix on the right: other layouts are stored as codes alone.
       const both = row && activations === "dynamic" && !isRightMatrix(weight) ? undefined : row;
-      const wrong = both && misfit(ctx, { node, weight, row: both });
+      const wrong = both && (misfit(ctx, { node, weight, row: both }) ?? wrongRank(ctx, node, facts.data, both));
       if (wrong) {
         ctx.skip(node, "shape", wrong);
         continue;
@@ -128,6 +129,20 @@ export function proposeSites(input: ProposeInput): Proposal {
     values: [...new Set(activations.filter((a) => !a.dynamic).map((a) => a.path))],
     quantized: new Set([...placed.nodes, ...dynamic.map((d) => d.node)].map((n) => ctx.nodePath(n))),
   };
+}
+
+/** Why the other operand cannot be in blocks: its rank is not one that the target has them for. */
+function wrongRank(ctx: Context, node: Node, data: readonly number[], row: WeightRow): string | undefined {
+  const { activationRanks } = row;
+  if (!activationRanks) return undefined;
+  const bad = data.map((i) => rankOf(ctx, node.inputs[i]!)).filter((r) => r === undefined || !activationRanks.includes(r));
+  return bad.length === 0
+    ? undefined
+    : `its input has rank ${bad[0] ?? "unknown"}: blocks lie in values of rank ${activationRanks.join(" and ")}`;
+}
+function rankOf(ctx: Context, v: Value): number | undefined {
+  const t = ctx.type(v);
+  return t?.kind === "tensor" ? t.shape?.length : undefined;
 }
 
 const isRightMatrix = (w: ComputeNode["weight"]): boolean => w.input === 1 && w.constant.shape.length === 2;
@@ -191,7 +206,7 @@ function activationSites(ctx: Context, placed: Placed, dynamic: readonly Compute
         value,
         path: ctx.path(value),
         uses,
-        scheme,
+        scheme: inBlocks(ctx, value, scheme),
         group: ids.get(key)!,
         because: placed.because.get(value) ?? "",
         dynamic: false,
@@ -203,15 +218,26 @@ function activationSites(ctx: Context, placed: Placed, dynamic: readonly Compute
       const v = d.node.inputs[i]!;
       dynamicUses.set(v, [...(dynamicUses.get(v) ?? []), { node: d.node, input: i }]);
     }
-  const tokens = ctx.input.recipe.dynamicPer === "token";
+  const { dynamicPer } = ctx.input.recipe;
+  const tokens = dynamicPer === "token";
   const granularity = { kind: "tensor" } as const;
   const scheme: Scheme = tokens
     ? { dtype: "uint8", symmetric: true, narrow: true, granularity }
     : { dtype: "uint8", symmetric: false, narrow: false, granularity };
-  const because = tokens ? "quantized while running, token by token" : "quantized while running";
-  for (const [value, uses] of dynamicUses)
-    out.push({ value, path: ctx.path(value), uses, scheme, group: -1, because, dynamic: true, ...(tokens && { per: "token" }) });
+  const because = `quantized while running${tokens ? ", token by token" : dynamicPer === "block" ? ", block by block" : ""}`;
+  for (const [value, uses] of dynamicUses) {
+    const own = dynamicPer === "block" ? inBlocks(ctx, value, MXFP8) : scheme;
+    out.push({ value, path: ctx.path(value), uses, scheme: own, group: -1, because, dynamic: true, ...(tokens && { per: "token" }) });
+  }
   return out;
+}
+
+const MXFP8: Scheme = { dtype: "float8e4m3fn", symmetric: true, narrow: false, granularity: { kind: "block", axis: 0, size: MXFP8_BLOCK } };
+
+/** Of the block formats, blocks along the last axis of the value. */
+function inBlocks(ctx: Context, value: Value, scheme: Scheme): Scheme {
+  const size = scheme.dtype === "float4e2m1" ? NVFP4_BLOCK : scheme === MXFP8 ? MXFP8_BLOCK : undefined;
+  return size === undefined ? scheme : { ...scheme, granularity: { kind: "block", axis: (rankOf(ctx, value) ?? 1) - 1, size } };
 }
 
 /** Readers of a value by how they take it. What every use reads as codes has one type: the widest that a reader asks for. */

@@ -9,8 +9,10 @@ import { pathOfNode } from "../graph/walk.ts";
 import { irVersionOf, type Need, NO_NEED, printTarget } from "../plan/target.ts";
 import type { Consumers, Numbers, Plan, PlanBundle, Scheme, Site, Skip } from "../plan/types.ts";
 import { chooseAsymmetric, chooseSymmetric, type QParams } from "../quant/affine.ts";
+import { nvfp4TensorScale } from "../quant/blockfloat.ts";
 import { INT_DTYPES, isIntDType } from "../quant/dtype.ts";
-import { type CodeDType, FLOAT8_MAX } from "../quant/float8.ts";
+import { FLOAT4_MAX } from "../quant/float4.ts";
+import { type CodeDType, FLOAT8_MAX, isFloatCodeDType } from "../quant/float8.ts";
 import { packCodes } from "../quant/pack.ts";
 import type { ActivationSite, Proposal } from "./proposal.ts";
 import { proposeSites } from "./propose.ts";
@@ -139,17 +141,19 @@ function onlyLeaves(v: Value): boolean {
   return v.uses.length > 0 && v.uses.every((u) => traitOf(u.node) === "same-scale" && u.node.outputs.every((o) => o && onlyLeaves(o)));
 }
 
-/** Parameters of one activation. Integer types have a zero point; float8 is a scale alone. */
+/** Parameters of one activation. Integer types have a zero point; float8 and float4 are a scale alone (float4: the tensor's, before its blocks'). */
 export interface SiteParams {
   readonly dtype: CodeDType;
   readonly scale: number;
   readonly zeroPoint: number;
 }
-const isAffine = (p: SiteParams): p is QParams => p.dtype !== "float8e4m3fn";
+const isAffine = (p: SiteParams): p is QParams => !isFloatCodeDType(p.dtype);
 
 export function siteParamsOf(range: Range, scheme: Scheme): SiteParams {
-  if (scheme.dtype !== "float8e4m3fn") return paramsOf(range, scheme);
-  return { dtype: scheme.dtype, scale: float8Scale(Math.max(Math.abs(range.min), Math.abs(range.max))), zeroPoint: 0 };
+  const { dtype } = scheme;
+  if (!isFloatCodeDType(dtype)) return paramsOf(range, scheme);
+  const most = Math.max(Math.abs(range.min), Math.abs(range.max));
+  return { dtype, scale: dtype === "float4e2m1" ? nvfp4TensorScale(most) : float8Scale(most), zeroPoint: 0 };
 }
 
 /** The same for integer types. */
@@ -176,6 +180,7 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
   for (const a of p.activations) {
     const base = { value: a.path, consumers: consumersOf(a.uses), scheme: a.scheme, because: a.because };
     if (a.dynamic) {
+      noteNeed(need, a.scheme);
       sites.push({ kind: "dynamic", ...base, ...(a.per && { per: a.per }) });
       continue;
     }
@@ -186,7 +191,7 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
   }
   let index = 0;
   for (const w of p.weights) {
-    const { scale, zeroPoint } = weightParams(w, input.reduceRange ?? false);
+    const { scale, zeroPoint, tensorScale } = weightParams(w, input.reduceRange ?? false);
     const stem = `w${String(index++).padStart(4, "0")}`;
     noteNeed(need, w.scheme);
     sites.push({
@@ -197,14 +202,15 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
       because: w.because,
       scale: numbers(tensors, `${stem}.scale`, scale),
       zeroPoint: zeroPoints(tensors, `${stem}.zero_point`, zeroPoint),
+      ...(tensorScale !== undefined && { tensorScale }),
       ...(w.form !== "qdq" && { form: w.form }),
+      ...(w.form === "matmul-nbits" && input.recipe.accuracyLevel !== undefined && { accuracyLevel: input.recipe.accuracyLevel }),
     });
   }
   const opset = Math.max(opsetOf(input.model) ?? 1, input.target.opset.min, input.target.opset.emit(need));
   if (opset > input.target.opset.max)
     throw new QcError({
       code: "plan/illegal",
-      ...(w.form === "matmul-nbits" && input.recipe.accuracyLevel !== undefined && { accuracyLevel: input.recipe.accuracyLevel }),
       constraint: "target opset",
       at: "opset",
       detail: `${printTarget(input.target)} takes opset ${input.target.opset.max} at most; this model and recipe need ${opset}`,
@@ -233,7 +239,10 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
 }
 
 function rangeFrom(q: SiteParams): Range {
-  if (!isAffine(q)) return { min: Math.fround(-FLOAT8_MAX * q.scale), max: Math.fround(FLOAT8_MAX * q.scale) };
+  if (!isAffine(q)) {
+    const max = Math.fround(FLOAT8_MAX * (q.dtype === "float4e2m1" ? FLOAT4_MAX : 1) * q.scale);
+    return { min: -max, max };
+  }
   const unsigned = q.dtype.startsWith("u");
   const bits = Number(/\d+/.exec(q.dtype)![0]);
   const [lo, hi] = unsigned ? [0, 2 ** bits - 1] : [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1];

@@ -1,6 +1,7 @@
 import { QcError } from "../diagnostics.ts";
 import { pathOfNode } from "../graph/walk.ts";
 import { chooseAsymmetric, chooseSymmetric, codeBounds, MIN_SCALE } from "../quant/affine.ts";
+import { mxfp8Exponent, nvfp4BlockScale, nvfp4TensorScale } from "../quant/blockfloat.ts";
 import { isCodebookDType } from "../quant/codebook.ts";
 import { isIntDType } from "../quant/dtype.ts";
 import { absmaxOf, minmaxOf } from "../quant/encode.ts";
@@ -10,6 +11,8 @@ import type { WeightSite } from "./proposal.ts";
 export interface WeightParams {
   readonly scale: Float32Array;
   readonly zeroPoint: Int32Array;
+  /** The whole tensor's scale, where blocks have theirs in a second level. */
+  readonly tensorScale?: number;
 }
 const cache = new WeakMap<WeightSite, Map<boolean, WeightParams>>();
 
@@ -34,6 +37,14 @@ function choose(w: WeightSite, reduceRange: boolean): WeightParams {
     const absmax = absmaxOf(x, w.shape, granularity);
     finite(w, absmax);
     return { scale: Float32Array.from(absmax, (m) => (m >= MIN_SCALE ? m : 1)), zeroPoint: new Int32Array(absmax.length) };
+  }
+  if (w.form === "nvfp4" || w.form === "mxfp8") {
+    const absmax = absmaxOf(x, w.shape, granularity);
+    finite(w, absmax);
+    const zeroPoint = new Int32Array(absmax.length);
+    if (w.form === "mxfp8") return { scale: Float32Array.from(absmax, (m) => 2 ** mxfp8Exponent(m)), zeroPoint };
+    const tensorScale = nvfp4TensorScale(absmax.reduce((a, b) => Math.max(a, b), 0));
+    return { scale: Float32Array.from(absmax, (m) => nvfp4BlockScale(m, tensorScale)), zeroPoint, tensorScale };
   }
   if (dtype === "float8e4m3fn") {
     const absmax = absmaxOf(x, w.shape, granularity);

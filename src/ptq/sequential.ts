@@ -1,16 +1,17 @@
 import { floats, type TensorData } from "../graph/tensor.ts";
 import type { Feeds, Runtime } from "../runtime/types.ts";
-import { type Gram, GramCollector, GramEngine } from "./gram.ts";
+import { crossOf, type Gram, GramEngine } from "./gram.ts";
 import { boundsOf, type Layer, rowsOf } from "./layers.ts";
-import { dependants, type Given, Prefix } from "./prefix.ts";
+import { dependants, Prefix } from "./prefix.ts";
+import { type Halves, readersOf } from "./reader.ts";
+import { readBy } from "./segment.ts";
 import type { AdaRound } from "./solve/adaround.ts";
 import { EXACT_MOST } from "./solve/exact.ts";
 import { multiply } from "./solve/linalg.ts";
 import { formOf, type Grid, newSolution, quadratic, type Solution } from "./solve/problem.ts";
 import { type RowGroup, SOLVE_LIGHT, type SolveEffort, solveGroups } from "./solve/rows.ts";
 import { continuousTarget, correctedBias } from "./solve/target.ts";
-import type { Streams, Want } from "./streams.ts";
-import { choosePositions, type Placed, pickRows, placeWindow, type Rounding, settleRows, unfold } from "./unfold.ts";
+import type { Streams } from "./streams.ts";
 
 export interface SequentialOptions {
   readonly streams: Streams;
@@ -36,9 +37,9 @@ export interface Solved {
   readonly zeros: Int32Array;
   /** The dequantized weight, in the operand's layout. */
   readonly weight: Float32Array;
-  readonly bias: Float32Array | undefined;
   /** The same, decoded from the codes whenever it is read: for networks whose weights would not fit twice. */
   readonly stored?: TensorData;
+  readonly bias: Float32Array | undefined;
   /** The continuous target in the operand's layout, and the bias that goes with it: what more bits would come close to. */
   readonly target: Float32Array;
   readonly targetBias: Float32Array | undefined;
@@ -61,37 +62,35 @@ export function positionsWanted(k: number): number {
 export async function solveSequentially(o: SequentialOptions): Promise<Solved[]> {
   const { streams, layers } = o;
   const graph = streams.model.graph;
-  const inputsOf = (n: Node): Value[] => {
-    const own = n.inputs.filter((v): v is Value => v !== undefined);
-    return n.subgraphs.length > 0 ? [...own, ...capturedBy(n)] : own;
-  };
   const relevant = streams.ancestors(layers.map((l) => l.input));
+  for (const l of layers) relevant.add(l.node);
   const prefix = new Prefix({ ...o, memoryBytes: o.memoryBytes });
   const engine = new GramEngine(o.runtime);
   const out: Solved[] = [];
+  const readerOptions = { streams, engine, samples: o.indices.length, positions: o.positions ?? positionsWanted, seed: o.seed };
   try {
     for (let at = 0; at < layers.length; ) {
       // The longest run of layers none of which reads another's result.
       let end = at + 1;
       while (end < layers.length) {
-        const after = dependants(graph.nodes, new Set(layers.slice(at, end).map((l) => l.node)), inputsOf);
+        const after = dependants(graph.nodes, new Set(layers.slice(at, end).map((l) => l.node)), readBy);
         if (after.has(layers[end]!.node)) break;
         end++;
       }
       const wave = layers.slice(at, end);
-      const readers = readersOf(wave, streams, engine, o);
-      for (const l of wave) relevant.add(l.node);
+      const readers = readersOf(wave, readerOptions);
       await prefix.advance(
         wave[0]!.index,
         readers.flatMap((r) => r.wants),
         relevant,
+        new Set(readers.flatMap((r) => r.done)),
         async (n, tensors) => {
           for (let r = 0; r < readers.length; r++) await readers[r]!.add(n, tensors[2 * r]!, tensors[2 * r + 1]!);
         },
       );
       for (const layer of wave) {
         o.signal?.throwIfAborted();
-        const reader = readers.find((r) => r.serves(layer))!;
+        const reader = readers.find((r) => r.layers.includes(layer))!;
         const { grams, halves } = await reader.grams(layer.bias !== undefined);
         const solved = await o.solve(layer, grams, halves);
         streams.setWeight(layer.weight.value, solved.stored ?? floats(solved.weight, layer.weight.constant.shape));
@@ -105,143 +104,6 @@ export async function solveSequentially(o: SequentialOptions): Promise<Solved[]>
     await engine.release();
   }
   return out;
-}
-
-/** One reader for each distinct way that the layers of a wave read an input. */
-function readersOf(wave: readonly Layer[], streams: Streams, engine: GramEngine, o: SequentialOptions): Reader[] {
-  const out: Reader[] = [];
-  for (const layer of wave) if (!out.some((r) => r.serves(layer))) out.push(new Reader(layer, streams, engine, o));
-  return out;
-}
-
-/** Takes a layer's input of both streams, sample by sample, into a `GramCollector`. */
-class Reader {
-  readonly wants: readonly Want[];
-  readonly #layer: Layer;
-  readonly #streams: Streams;
-  readonly #key: string;
-  /** Samples in turn, where there are so few positions that one half has to check the other; else one. */
-  #collectors: GramCollector[] = [];
-  readonly #engine: GramEngine;
-  readonly #samples: number;
-  readonly #perSample: number;
-  readonly #rounding: Rounding | undefined;
-  readonly #seed: number;
-  #positions = new Int32Array(0);
-  #placed: Placed | undefined;
-  #dims = "";
-  #primed = false;
-
-  constructor(layer: Layer, streams: Streams, engine: GramEngine, o: SequentialOptions) {
-    this.#layer = layer;
-    this.#streams = streams;
-    this.#key = readKey(layer, streams);
-    const site = streams.siteAt(layer.input, layer.node, layer.inputIndex);
-    const plain = streams.insertionAt(layer.input, layer.node, layer.inputIndex) === undefined;
-    // A static Q/DQ is done here, on the gathered elements alone: the whole tensor crosses the threads once, as part of the frontier.
-    this.#rounding = plain && site?.kind === "static" ? roundingOf(site, streams) : undefined;
-    const at = { node: layer.node, input: layer.inputIndex };
-    this.wants = [
-      { stream: streams.alone ? "quant" : "float", value: layer.input },
-      { stream: "quant", value: layer.input, ...((site || !plain) && !this.#rounding && { at }) },
-    ];
-    this.#engine = engine;
-    this.#samples = o.indices.length;
-    this.#perSample = Math.max(1, Math.ceil((o.positions ?? positionsWanted)(layer.k) / o.indices.length));
-    this.#seed = o.seed;
-  }
-
-  serves(layer: Layer): boolean {
-    return readKey(layer, this.#streams) === this.#key;
-  }
-
-  async add(sample: number, x: Given, xHat: Given): Promise<void> {
-    const { window, groups, k, columns } = this.#layer;
-    if (window && this.#dims !== x.tensor.dims.join()) {
-      this.#placed = placeWindow(window, x.tensor.dims, groups);
-      this.#dims = x.tensor.dims.join();
-    }
-    const total = window ? this.#placed!.positions : (x.tensor.data as Float32Array).length / k;
-    if (this.#positions.length < total) this.#positions = new Int32Array(total);
-    const count = choosePositions(total, this.#perSample, this.#seed, sample, this.#positions);
-    if (this.#collectors.length === 0) {
-      const few = count * this.#samples < SPLIT_BELOW * k && this.#samples > 1;
-      const parts = few && !this.#streams.alone ? 2 : 1;
-      this.#collectors = Array.from({ length: parts }, () => new GramCollector(groups, k, this.#engine, !this.#streams.alone));
-    }
-    const c = this.#collectors[sample % this.#collectors.length]!;
-    const write = (from: number, n: number) => {
-      const p = from === 0 ? this.#positions : this.#positions.subarray(from);
-      for (const [given, into, rounding] of [
-        [x, c.a, undefined],
-        [xHat, c.b, this.#rounding],
-      ] as const) {
-        if (into.length === 0) continue;
-        const data = given.tensor.data as Float32Array | Uint16Array;
-        if (window) unfold(data, this.#placed!, p, n, into, c.filled);
-        else pickRows(data, k, columns, p, n, into[0]!, c.filled);
-        for (const [g, rows] of into.entries()) settleRows(rows, c.filled, c.filled + n, k, given.scale, rounding, c.shift[g]!);
-      }
-    };
-    if (!this.#primed) {
-      // The shift: means of the first rows.
-      const n = Math.min(count, c.capacity);
-      write(0, n);
-      c.b.forEach((b, g) => {
-        const m = c.shift[g]!;
-        for (let r = 0; r < n; r++) for (let i = 0; i < k; i++) m[i]! += b[r * k + i]! / n;
-      });
-      for (const other of this.#collectors.slice(1)) for (const [g, m] of other.shift.entries()) m.set(c.shift[g]!);
-      this.#primed = true;
-    }
-    for (let from = 0; from < count; ) {
-      const n = Math.min(count - from, c.capacity - c.filled);
-      write(from, n);
-      c.filled += n;
-      from += n;
-      if (c.filled === c.capacity) await c.flush();
-    }
-  }
-
-  /** Of all positions, and of the two halves where they were kept apart. */
-  async grams(centred: boolean): Promise<{ readonly grams: readonly Gram[]; readonly halves: Halves | undefined }> {
-    const [c, d] = this.#collectors;
-    if (!c) throw new Error("internal: no sample reached a layer");
-    await c.flush();
-    if (!d || this.#halves) return { grams: c.finish(centred), halves: this.#halves };
-    await d.flush();
-    this.#halves = [c.finish(centred), d.finish(centred)];
-    c.merge(d);
-    return { grams: c.finish(centred), halves: this.#halves };
-  }
-  #halves: Halves | undefined;
-}
-
-/** Statistics of every other sample, and of the rest. */
-export type Halves = readonly [readonly Gram[], readonly Gram[]];
-
-/** With fewer positions than this times k the damping is chosen by trial. */
-const SPLIT_BELOW = 12;
-
-function roundingOf(site: Extract<Site, { kind: "static" }>, streams: Streams): Rounding | undefined {
-  const { dtype, granularity } = site.scheme;
-  if (!isIntDType(dtype) || granularity.kind !== "tensor") return undefined;
-  // Q saturates at the bounds of the storage type.
-  const { min, max } = INT_DTYPES[dtype];
-  const zero = streams.numbers(site.zeroPoint)[0]!;
-  return { scale: Math.fround(streams.numbers(site.scale)[0]!), lo: min - zero, hi: max - zero };
-}
-
-function readKey(l: Layer, streams: Streams): string {
-  const site = streams.siteAt(l.input, l.node, l.inputIndex);
-  return JSON.stringify([
-    l.input.name,
-    l.groups,
-    l.k,
-    l.window ?? null,
-    l.columns,
-    site?.kind === "static" ? [site.scale, site.zeroPoint] : site?.kind,
-  ]);
 }
 
 /** How one layer is solved. */
@@ -270,7 +132,7 @@ export async function solveLayer(layer: Layer, grams: readonly Gram[], halves: H
   const forms = grams.map((g) => formOf(g.h, k, lambda));
   const targets: RowGroup[] = forms.map((form, g) => ({
     form,
-    w: o.asymmetric ? continuousTarget(w[g]!, grams[g]!.cross, form, rows) : w[g]!,
+    w: o.asymmetric ? continuousTarget(w[g]!, grams[g]!, form, rows) : w[g]!,
     rows,
   }));
   const light = o.light ?? grid.hi - grid.lo > 64;
@@ -305,8 +167,8 @@ export async function solveLayer(layer: Layer, grams: readonly Gram[], halves: H
       }
     if (bias && targetBias) {
       const own = Float64Array.from(bias.subarray(g * rows, (g + 1) * rows));
-      bias.set(correctedBias(own, w[g]!, gram.mean, what, gram.meanHat, rows, k), g * rows);
-      targetBias.set(correctedBias(own, w[g]!, gram.mean, targets[g]!.w, gram.meanHat, rows, k), g * rows);
+      bias.set(correctedBias(own, w[g]!, what, gram, rows, k), g * rows);
+      targetBias.set(correctedBias(own, w[g]!, targets[g]!.w, gram, rows, k), g * rows);
     }
     for (let m = 0; m < rows; m++) {
       error += s.loss[m]!;
@@ -357,7 +219,7 @@ function chooseLambda(w: readonly Float64Array[], halves: Halves, rows: number, 
       const groups = fit.map((gram, g): RowGroup => {
         const form = formOf(gram.h, k, lambda);
         const part = w[g]!.subarray(0, trial * k);
-        return { form, w: o.asymmetric ? continuousTarget(part, gram.cross, form, trial) : part, rows: trial };
+        return { form, w: o.asymmetric ? continuousTarget(part, gram, form, trial) : part, rows: trial };
       });
       solveGroups(groups, grid, effort).forEach((s, g) => {
         const nb = s.scales.length / trial;
@@ -365,8 +227,8 @@ function chooseLambda(w: readonly Float64Array[], halves: Halves, rows: number, 
           for (let i = 0; i < k; i++) v[m * k + i] = s.codes[m * k + i]! * s.scales[m * nb + Math.floor(i / grid.block)]!;
         multiply(v, check[g]!.h, trial, k, k, vh);
         for (let p = 0; p < vh.length; p++) loss += v[p]! * vh[p]!;
-        multiply(w[g]!.subarray(0, trial * k), check[g]!.cross, trial, k, k, vh);
-        for (let p = 0; p < vh.length; p++) loss -= 2 * v[p]! * vh[p]!;
+        const wc = crossOf(w[g]!.subarray(0, trial * k), check[g]!, trial, k);
+        for (let p = 0; p < wc.length; p++) loss -= 2 * v[p]! * wc[p]!;
       });
     }
     if (loss < least) {

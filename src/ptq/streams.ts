@@ -1,14 +1,10 @@
-import type { Attr } from "../graph/attr.ts";
-import { cloneGraph } from "../graph/clone.ts";
-import { type Graph, type Model, type Node, newModel, type Value } from "../graph/ir.ts";
-import { writeModel } from "../graph/onnx/index.ts";
-import { floats, type TensorData, tensorFromBytes } from "../graph/tensor.ts";
-import { tensorType, type ValueType } from "../graph/types.ts";
-import { capturedBy, nodeKey } from "../graph/walk.ts";
-import { tokenQuotient } from "../plan/tokens.ts";
+import type { Model, Node, Value } from "../graph/ir.ts";
+import type { TensorData } from "../graph/tensor.ts";
+import type { ValueType } from "../graph/types.ts";
+import { capturedBy } from "../graph/walk.ts";
 import type { Insertion, PlanBundle, Site } from "../plan/types.ts";
-import { DTYPES, type DType, isIntDType } from "../quant/dtype.ts";
-import { packCodes } from "../quant/pack.ts";
+import { type DType, type IntDType, isIntDType } from "../quant/dtype.ts";
+import { readBy, SegmentBuilder } from "./segment.ts";
 import { numbersOf, type SiteIndex, siteIndex, weightTensor } from "./sites.ts";
 
 /** The float network, or the fake-quantized one. */
@@ -35,13 +31,17 @@ export interface SegmentOutput {
   readonly name: string;
   /** Of a packed value: a float32 scalar, the value is half · scale. */
   readonly scale?: string;
-  /** Largest magnitude over the mean one: how much of the half's range the value needs. */
-  readonly spread?: string;
+}
+
+/** The codes of a value that all its readers quantize alike: nothing is lost, and a byte an element is enough. */
+export interface Codes {
+  readonly dtype: IntDType;
+  readonly scale: number;
+  readonly zero: number;
 }
 
 /** How a value that a segment takes is stored: "packed" is float16 of value / scale, with a float32 scalar beside it. */
-export type Stored = DType | "packed";
-export const scaleKey = (key: string): string => `${key}|scale`;
+export type Stored = DType | "packed" | Codes;
 
 /**
  * The float network and its fake-quantized twin side by side, cut into segments that run on their own. The plan's Q/DQ pairs, stored
@@ -114,22 +114,50 @@ export class Streams {
     return `${stream === "quant" && this.#differs.has(v) ? "q" : "f"}/${v.name}`;
   }
 
-  /** Values made before node `cut` (or fed) that nodes of `relevant` from there on read, in both streams. */
-  frontier(cut: number, relevant: ReadonlySet<Node>): Want[] {
+  /**
+   * Values made before node `cut` (or fed) that nodes of `relevant` from there on read, in both streams. `done`: nodes that the float stream
+   * is past already, so that their outputs are kept there and not their inputs.
+   */
+  frontier(cut: number, relevant: ReadonlySet<Node>, done: ReadonlySet<Node> = new Set()): Want[] {
     const out = new Map<string, Want>();
     const nodes = this.model.graph.nodes;
+    const made = (v: Value, stream: Stream) =>
+      !v.producer || this.#position.get(v.producer)! < cut || (stream === "float" && done.has(v.producer));
     for (let i = cut; i < nodes.length; i++) {
       const n = nodes[i]!;
       if (!relevant.has(n)) continue;
       for (const v of readBy(n)) {
-        if (v.isConstant || (v.producer && this.#position.get(v.producer)! >= cut)) continue;
+        if (v.isConstant) continue;
         for (const stream of this.alone ? (["quant"] as const) : (["float", "quant"] as const)) {
+          if (!made(v, stream) || (stream === "float" && done.has(n))) continue;
           const key = this.key(stream, v);
           if (!out.has(key)) out.set(key, { stream, value: v });
         }
       }
     }
     return [...out.values()];
+  }
+
+  /** The codes as which a value of the quantized stream reaches all nodes of `relevant` from `cut` on, or undefined. */
+  codesOf(v: Value, cut: number, relevant: ReadonlySet<Node>): Codes | undefined {
+    if (!this.#differs.has(v)) return undefined;
+    let found: Codes | undefined;
+    for (const { node, input } of v.uses) {
+      const at = this.#position.get(node);
+      if (at === undefined) return undefined;
+      if (at < cut || !relevant.has(node)) continue;
+      const site = this.siteAt(v, node, input);
+      const codes = site?.kind === "static" && !this.insertionAt(v, node, input) ? this.#oneScale(site) : undefined;
+      if (!codes || (found && (found.dtype !== codes.dtype || found.scale !== codes.scale || found.zero !== codes.zero))) return undefined;
+      found = codes;
+    }
+    return found;
+  }
+
+  #oneScale(site: Extract<Site, { kind: "static" }>): Codes | undefined {
+    const { dtype, granularity } = site.scheme;
+    if (!isIntDType(dtype) || granularity.kind !== "tensor" || !CODED.has(dtype)) return undefined;
+    return { dtype, scale: Math.fround(this.numbers(site.scale)[0]!), zero: this.numbers(site.zeroPoint)[0]! };
   }
 
   /** The nodes that `values` depend on. */
@@ -146,7 +174,7 @@ export class Streams {
   }
 
   /** The part of both networks between `given` (keys with element types) and `wants`. */
-  segment(wants: readonly Want[], given: ReadonlyMap<string, Stored>, packed: ReadonlySet<Want> = new Set()): Segment {
+  segment(wants: readonly Want[], given: ReadonlyMap<string, Stored>, packed: ReadonlyMap<Want, "packed" | Codes> = new Map()): Segment {
     return new SegmentBuilder(this, given).finish(wants, packed);
   }
 
@@ -191,193 +219,5 @@ export class Streams {
   }
 }
 
-/** Inputs of a node and values that its subgraphs capture. */
-function readBy(n: Node): Value[] {
-  const own = n.inputs.filter((v): v is Value => v !== undefined);
-  return n.subgraphs.length > 0 ? [...own, ...capturedBy(n)] : own;
-}
-
-class SegmentBuilder {
-  readonly #streams: Streams;
-  readonly #given: ReadonlyMap<string, Stored>;
-  readonly #model: Model;
-  readonly #graph: Graph;
-  /** Key → value in the new graph. */
-  readonly #made = new Map<string, Value>();
-  readonly #inputs: string[] = [];
-
-  constructor(streams: Streams, given: ReadonlyMap<string, Stored>) {
-    this.#streams = streams;
-    this.#given = given;
-    this.#model = newModel(undefined, Math.max(8, streams.model.irVersion));
-    this.#model.opsets = new Map(streams.model.opsets);
-    this.#model.opsets.set("com.microsoft", 1);
-    this.#model.functions = streams.model.functions;
-    this.#graph = this.#model.graph;
-  }
-
-  finish(wants: readonly Want[], packed: ReadonlySet<Want>): Segment {
-    const needed = new Map<string, { readonly stream: Stream; readonly node: Node }>();
-    const stack = wants.map((w) => ({ stream: w.stream, value: w.value }));
-    for (let w = stack.pop(); w; w = stack.pop()) {
-      const { stream, value } = w;
-      if (value.isConstant) continue;
-      const key = this.#streams.key(stream, value);
-      if (this.#given.has(key)) {
-        this.#input(key);
-        continue;
-      }
-      const node = value.producer;
-      if (!node) throw new Error(`internal: nothing gives "${key}" to a segment`);
-      const side: Stream = key.startsWith("q/") ? "quant" : "float";
-      const id = `${side}#${this.#streams.positionOf(node)}`;
-      if (needed.has(id)) continue;
-      needed.set(id, { stream: side, node });
-      for (const v of readBy(node)) stack.push({ stream: side, value: v });
-    }
-    const order = [...needed.values()].sort((a, b) => this.#streams.positionOf(a.node) - this.#streams.positionOf(b.node));
-    for (const { stream, node } of order) this.#emit(stream, node);
-    const outputs = wants.map((w): SegmentOutput => {
-      const v = w.at && w.stream === "quant" ? this.#operand(w.value, w.at.node, w.at.input) : this.#value(w.stream, w.value);
-      if (packed.has(w)) return this.#pack(v);
-      if (v.isInput || v.isConstant || this.#graph.outputs.includes(v)) {
-        const copy = this.#graph.append({ op: "Identity", inputs: [v] }).outputs[0]!;
-        this.#graph.addOutput(copy);
-        return { name: copy.name };
-      }
-      this.#graph.addOutput(v);
-      return { name: v.name };
-    });
-    return { bytes: writeModel(this.#model), inputs: this.#inputs, outputs };
-  }
-
-  #input(key: string): void {
-    if (this.#made.has(key)) return;
-    const stored = this.#given.get(key)!;
-    const v = this.#graph.addInput(key, tensorType(stored === "packed" ? "float16" : stored));
-    this.#inputs.push(key);
-    if (stored !== "packed") {
-      this.#made.set(key, v);
-      return;
-    }
-    const scale = this.#graph.addInput(scaleKey(key), tensorType("float32", []));
-    this.#inputs.push(scale.name);
-    const wide = this.#graph.append({ op: "Cast", inputs: [v], attrs: { to: DTYPES.float32.code } }).outputs[0]!;
-    this.#made.set(key, this.#graph.append({ op: "Mul", inputs: [wide, scale] }).outputs[0]!);
-  }
-
-  /** A value as float16 of value / max|value|: 11 bits of each element, whatever the value's size. */
-  #pack(v: Value): SegmentOutput {
-    const g = this.#graph;
-    const one = (op: string, inputs: Value[], attrs: Record<string, number> = {}) => g.append({ op, inputs, attrs }).outputs[0]!;
-    const magnitude = one("Abs", [v]);
-    const least = this.#constant("f/least magnitude", floats([2 ** -100], []));
-    const scale = one("Max", [one("ReduceMax", [magnitude], { keepdims: 0 }), least]);
-    const spread = one("Div", [scale, one("Max", [one("ReduceMean", [magnitude], { keepdims: 0 }), least])]);
-    const half = one("Cast", [one("Div", [v, scale])], { to: DTYPES.float16.code });
-    for (const out of [half, scale, spread]) g.addOutput(out);
-    return { name: half.name, scale: scale.name, spread: spread.name };
-  }
-
-  #value(stream: Stream, v: Value): Value {
-    if (v.isConstant) {
-      const replaced = stream === "quant" ? this.#streams.replaced(v) : undefined;
-      return this.#constant(`${replaced ? "q" : "f"}/${v.name}`, replaced ?? v.data!);
-    }
-    const made = this.#made.get(this.#streams.key(stream, v));
-    if (!made) throw new Error(`internal: "${v.name}" is missing in a segment`);
-    return made;
-  }
-
-  #constant(key: string, data: TensorData): Value {
-    let v = this.#made.get(key);
-    if (!v) {
-      v = this.#graph.constant(data, key);
-      this.#made.set(key, v);
-    }
-    return v;
-  }
-
-  #emit(stream: Stream, n: Node): void {
-    const inputs = n.inputs.map((v, i) => v && (stream === "quant" ? this.#operand(v, n, i) : this.#value("float", v)));
-    const attrs: Record<string, Attr> = {};
-    const outer = new Map<Value, Value>();
-    if (n.subgraphs.length > 0) for (const v of capturedBy(n)) outer.set(v, this.#value(stream, v));
-    for (const [name, a] of n.attrs) {
-      if (a.kind === "graph") attrs[name] = { kind: "graph", value: cloneGraph(a.value, this.#graph, new Map(outer)) };
-      else if (a.kind === "graphs") attrs[name] = { kind: "graphs", value: a.value.map((g) => cloneGraph(g, this.#graph, new Map(outer))) };
-      else attrs[name] = a;
-    }
-    const made = this.#graph.append({
-      op: n.op,
-      domain: n.domain,
-      inputs,
-      outputs: n.outputs.map((o) => (o ? this.#streams.key(stream, o) : "")),
-      attrs,
-      name: `${stream}/${nodeKey(n)}`,
-    });
-    made.overload = n.overload;
-    for (const o of made.outputs) if (o) this.#made.set(o.name, o);
-  }
-
-  /** What input `i` of a node gets in the quantized stream. */
-  #operand(v: Value, n: Node, i: number): Value {
-    const site = this.#streams.siteAt(v, n, i);
-    if (site?.kind === "weight") return this.#constant(`q/${v.name}`, this.#streams.weightFor(site, v));
-    let x = this.#value("quant", v);
-    const insertion = this.#streams.insertionAt(v, n, i);
-    if (insertion) {
-      const key = `mul/${insertion.by.tensor}/${x.name}`;
-      const by = this.#constant(`f/${insertion.by.tensor}`, this.#streams.tensor(insertion.by.tensor));
-      x = this.#once(key, () => this.#graph.append({ op: insertion.op, inputs: [x, by] }).outputs[0]!);
-    }
-    if (site?.kind === "static") return this.#fakeQuant(site, x);
-    if (site?.kind === "dynamic") return site.per === "token" ? this.#tokens(x) : this.#dynamic(x);
-    return x;
-  }
-
-  #once(key: string, make: () => Value): Value {
-    let v = this.#made.get(key);
-    if (!v) {
-      v = make();
-      this.#made.set(key, v);
-    }
-    return v;
-  }
-
-  #fakeQuant(site: Extract<Site, { kind: "static" }>, x: Value): Value {
-    const { dtype, granularity } = site.scheme;
-    if (!isIntDType(dtype)) return x;
-    const scale = this.#streams.numbers(site.scale);
-    const zero = this.#streams.numbers(site.zeroPoint);
-    const shape = granularity.kind === "tensor" ? [] : [scale.length];
-    const id = `${x.name}|${dtype}|${Array.from(scale).join()}|${Array.from(zero).join()}`;
-    return this.#once(`dq/${id}`, () => {
-      const s = this.#graph.constant(floats(scale, shape), "scale");
-      const z = this.#graph.constant(tensorFromBytes(dtype, shape, packCodes(zero, dtype)), "zero");
-      const attrs: Record<string, number> = granularity.kind === "channel" ? { axis: granularity.axis } : {};
-      const domain = "com.microsoft"; // its Q/DQ take 16-bit codes at any opset
-      const q = this.#graph.append({ op: "QuantizeLinear", domain, inputs: [x, s, z], attrs }).outputs[0]!;
-      return this.#graph.append({ op: "DequantizeLinear", domain, inputs: [q, s, z], attrs }).outputs[0]!;
-    });
-  }
-
-  #tokens(x: Value): Value {
-    return this.#once(`tokens/${x.name}`, () => {
-      const { quotient, scale } = tokenQuotient(x, {
-        opset: this.#model.opsets.get("") ?? 1,
-        node: (op, inputs, _hint, attrs) => this.#graph.append({ op, inputs: [...inputs], attrs: { ...attrs } }).outputs[0]!,
-        constant: (data, hint) => this.#graph.constant(data, hint),
-      });
-      const rounded = this.#graph.append({ op: "Round", inputs: [quotient] }).outputs[0]!;
-      return this.#graph.append({ op: "Mul", inputs: [rounded, scale] }).outputs[0]!;
-    });
-  }
-
-  #dynamic(x: Value): Value {
-    return this.#once(`dynamic/${x.name}`, () => {
-      const q = this.#graph.append({ op: "DynamicQuantizeLinear", inputs: [x], outputs: [undefined, undefined, undefined] });
-      return this.#graph.append({ op: "DequantizeLinear", inputs: [q.outputs[0], q.outputs[1], q.outputs[2]] }).outputs[0]!;
-    });
-  }
-}
+/** Types whose codes cross the runtime's border as they are. */
+const CODED: ReadonlySet<IntDType> = new Set(["uint8", "int8", "uint16", "int16"]);

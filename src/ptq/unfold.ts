@@ -13,6 +13,9 @@ export interface Window {
   readonly autoPad: string;
 }
 
+/** Elements as a frontier has them: numbers, float16 patterns or codes. */
+export type Raw = Float32Array | Uint16Array | Uint8Array | Int8Array | Int16Array;
+
 /** A window placed on an input of known size: always two spatial axes, the first of length 1 for one-dimensional convolutions. */
 export interface Placed {
   readonly batch: number;
@@ -67,16 +70,17 @@ export function placeWindow(w: Window, dims: readonly number[], groups: number):
 
 /**
  * Columns of the unfolded input (im2col) at chosen output positions: `into[g]` at row `at + p` gets the k = channels · kH · kW values that
- * output position `positions[p]` of group g reads; zeros where the window leaves the input. Numbers are copied as they are: float16 bit
- * patterns stay patterns (0 is 0), see `settleRows`.
+ * output position `positions[p]` of group g reads; `outside` where the window leaves the input. Numbers are copied as they are: float16 bit
+ * patterns (0 is 0) and codes (their zero point is 0) stay what they are, see `settleRows`.
  */
 export function unfold(
-  x: Float32Array | Uint16Array,
+  x: Raw,
   p: Placed,
   positions: Int32Array,
   count: number,
   into: readonly Float32Array[],
   at: number,
+  outside = 0,
 ): void {
   const [h, w] = p.size;
   const [kh, kw] = p.kernel;
@@ -100,7 +104,7 @@ export function unfold(
           const inside = yy >= 0 && yy < h;
           for (let kx = 0; kx < kw; kx++) {
             const xx = x0 + kx * p.dilation[1];
-            row[to++] = inside && xx >= 0 && xx < w ? x[base + yy * w + xx]! : 0;
+            row[to++] = inside && xx >= 0 && xx < w ? x[base + yy * w + xx]! : outside;
           }
         }
     }
@@ -108,15 +112,7 @@ export function unfold(
 }
 
 /** Rows of the last axis (Gemm, MatMul), or of the first when `columns` (a transposed left operand). */
-export function pickRows(
-  x: Float32Array | Uint16Array,
-  k: number,
-  columns: boolean,
-  positions: Int32Array,
-  count: number,
-  into: Float32Array,
-  at: number,
-): void {
+export function pickRows(x: Raw, k: number, columns: boolean, positions: Int32Array, count: number, into: Float32Array, at: number): void {
   const total = x.length / k;
   for (let n = 0; n < count; n++) {
     const p = positions[n]!;
@@ -134,18 +130,24 @@ export interface Rounding {
 }
 
 /**
- * Rows [from, to) of [·, k] as `unfold` copied them, to what the statistics take: float16 patterns to numbers times `half` (its scale),
- * then quantized and dequantized, then minus `shift` [k].
+ * Rows [from, to) of [·, k] as `unfold` copied them, to what the statistics take: float16 patterns to numbers times `half` (its scale), then
+ * quantized and dequantized, or codes to numbers; then minus `shift` [k].
  */
 export function settleRows(
   x: Float32Array,
   from: number,
   to: number,
   k: number,
-  half: number | undefined,
+  how: { readonly half?: number | undefined; readonly codes?: { readonly scale: number; readonly zero: number } | undefined },
   rounding: Rounding | undefined,
   shift: Float32Array,
 ): void {
+  const { half, codes } = how;
+  if (codes) {
+    const { scale, zero } = codes;
+    for (let p = from * k; p < to * k; p += k) for (let i = 0; i < k; i++) x[p + i] = Math.fround((x[p + i]! - zero) * scale) - shift[i]!;
+    return;
+  }
   if (half !== undefined) {
     const table = halves();
     for (let p = from * k; p < to * k; p++) x[p] = table[x[p]!]! * half;
@@ -164,7 +166,7 @@ export function settleRows(
 
 let table: Float32Array | undefined;
 /** The value of every float16 pattern. */
-function halves(): Float32Array {
+export function halves(): Float32Array {
   table ??= halfToFloat(Uint16Array.from({ length: 65536 }, (_, i) => i));
   return table;
 }

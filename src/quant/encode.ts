@@ -1,6 +1,7 @@
 import { codeBounds, quantize, ROUND_MAGIC } from "./affine.ts";
 import { CODEBOOKS, isCodebookDType, toCodebook } from "./codebook.ts";
 import type { IntDType } from "./dtype.ts";
+import { fromFloat4, toFloat4 } from "./float4.ts";
 import { type CodeDType, fromFloat8, toFloat8 } from "./float8.ts";
 import { type Granularity, qparamShape, walkOf } from "./granularity.ts";
 
@@ -21,7 +22,7 @@ export function paramCount(shape: readonly number[], g: Granularity): number {
 }
 
 /**
- * Real values to codes: q = saturate(roundHalfEven(x / scale) + zeroPoint) (float8, nf4, fp4: the code of x / scale), each element with the parameters of its tensor, channel or block.
+ * Real values to codes: q = saturate(roundHalfEven(x / scale) + zeroPoint) (float8, float4, nf4, fp4: the code of x / scale), each element with the parameters of its tensor, channel or block.
  * x and scale are float32, so the quotient rounded to float32 is the correctly rounded one (53 >= 2 * 24 + 2 bits).
  */
 export function encode(x: Float32Array, shape: readonly number[], p: TensorParams<CodeDType>): Int32Array {
@@ -31,6 +32,10 @@ export function encode(x: Float32Array, shape: readonly number[], p: TensorParam
     const z = at(p.zeroPoint, index);
     if (p.dtype === "float8e4m3fn") {
       for (let i = from; i < to; i++) out[i] = toFloat8(Math.fround(x[i]! / s));
+      return;
+    }
+    if (p.dtype === "float4e2m1") {
+      for (let i = from; i < to; i++) out[i] = toFloat4(Math.fround(x[i]! / s));
       return;
     }
     if (isCodebookDType(p.dtype)) {
@@ -55,6 +60,7 @@ export function decode(codes: ArrayLike<number>, shape: readonly number[], p: Om
     const s = at(p.scale, index);
     const z = at(p.zeroPoint, index);
     if (p.dtype === "float8e4m3fn") for (let i = from; i < to; i++) out[i] = fromFloat8(codes[i]!) * s;
+    else if (p.dtype === "float4e2m1") for (let i = from; i < to; i++) out[i] = fromFloat4(codes[i]!) * s;
     else if (isCodebookDType(p.dtype)) for (let i = from; i < to; i++) out[i] = CODEBOOKS[p.dtype][codes[i]!]! * s;
     else for (let i = from; i < to; i++) out[i] = (codes[i]! - z) * s;
   });

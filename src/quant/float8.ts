@@ -7,9 +7,11 @@ import { type IntDType, isIntDType } from "./dtype.ts";
  */
 export const FLOAT8_MAX = 448;
 
-/** Types whose values are codes of a scheme: integers, and float8 or a table of 16 values with a scale. */
-export type CodeDType = IntDType | "float8e4m3fn" | CodebookDType;
-export const isCodeDType = (d: string): d is CodeDType => d === "float8e4m3fn" || isIntDType(d) || isCodebookDType(d);
+/** Types whose values are codes of a scheme: integers, and float8, float4 or a table of 16 values with a scale. */
+export type CodeDType = IntDType | FloatCodeDType | CodebookDType;
+export type FloatCodeDType = "float8e4m3fn" | "float4e2m1";
+export const isFloatCodeDType = (d: string): d is FloatCodeDType => d === "float8e4m3fn" || d === "float4e2m1";
+export const isCodeDType = (d: string): d is CodeDType => isFloatCodeDType(d) || isIntDType(d) || isCodebookDType(d);
 
 /** Round to nearest, ties to even; beyond the largest value it saturates. NaN becomes 0x7f. */
 export function toFloat8(x: number): number {

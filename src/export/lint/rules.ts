@@ -1,5 +1,5 @@
 import { ORT_RULES } from "./ort.ts";
-import { TENSORRT_RULES } from "./tensorrt.ts";
+import { TENSORRT_RULES } from "./tensorrt/index.ts";
 import type { LintRule } from "./types.ts";
 
 /** Every rule, in order of its number. */

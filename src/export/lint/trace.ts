@@ -76,6 +76,7 @@ export function codeType(n: Node): DType | undefined {
     if (v?.data) return v.data.dtype;
     const p = v?.producer;
     if (isQuantize(p)) return codeType(p);
+    if (p?.op === "TRT_FP4DynamicQuantize") return v === p.outputs[0] ? "float4e2m1" : "float8e4m3fn";
     const c = constantBehind(v);
     if (c?.data) return c.data.dtype;
     return v?.type?.kind === "tensor" ? v.type.elem : n.inputs[2] && typeOf(n.inputs[2]);

@@ -5,6 +5,7 @@ import { spread } from "../../plan/tensors.ts";
 import type { Scheme } from "../../plan/types.ts";
 import { type IntDType, isIntDType } from "../../quant/dtype.ts";
 import { paramCount } from "../../quant/encode.ts";
+import { type FloatCodeDType, isFloatCodeDType } from "../../quant/float8.ts";
 import { qparamShape } from "../../quant/granularity.ts";
 import { packCodes } from "../../quant/pack.ts";
 
@@ -29,11 +30,12 @@ export function paramConstants(
 }
 
 /** Types of codes that are types of ONNX tensors too. */
-export type TensorCode = IntDType | "float8e4m3fn";
-export const isTensorCode = (d: string): d is TensorCode => d === "float8e4m3fn" || isIntDType(d);
+export type TensorCode = IntDType | FloatCodeDType;
+export const isTensorCode = (d: string): d is TensorCode => isFloatCodeDType(d) || isIntDType(d);
 
 export function codesTensor(codes: ArrayLike<number>, shape: readonly number[], dtype: TensorCode): TensorData {
   if (dtype === "float8e4m3fn") return tensorFromBytes(dtype, shape, Uint8Array.from(codes));
+  if (dtype === "float4e2m1") return tensorFromBytes(dtype, shape, packCodes(codes, "uint4"));
   return tensorFromBytes(dtype, shape, packCodes(codes, dtype));
 }
 

@@ -9,9 +9,10 @@ import { Resolver } from "../../plan/resolve.ts";
 import { printTarget, type Target } from "../../plan/target.ts";
 import type { PlanBundle, Rest } from "../../plan/types.ts";
 import { requireOpset } from "../../prepare/opset/index.ts";
-import { halve, simulateHalves } from "../halve.ts";
+import { halve, SIMULATED, simulateHalves } from "../halve.ts";
 import { legalize } from "../legalize.ts";
 import { lowerActivations } from "./activations.ts";
+import { TRT_DOMAIN } from "./blockfloat.ts";
 import { insertMultipliers, replaceConstants } from "./replace.ts";
 import { sweep } from "./sweep.ts";
 import { lowerWeights } from "./weights.ts";
@@ -19,6 +20,8 @@ import { lowerWeights } from "./weights.ts";
 export interface LowerOptions {
   /** Rounds to the plan's 16-bit type instead of computing in it: a float32 file with the same numbers, for runtimes without its kernels. */
   readonly simulateRest?: boolean;
+  /** The block formats in float32 operators with the same numbers: no runtime here has their kernels. */
+  readonly simulateBlocks?: boolean;
 }
 
 /**
@@ -38,16 +41,11 @@ export function lower(model: Model, bundle: PlanBundle, target: Target, options:
   replaceConstants(bundle, resolve);
   insertMultipliers(bundle, resolve);
   const kernelShapes = kernelShapesOf(out);
-  lowerWeights(bundle, resolve);
-  lowerActivations(out, bundle, resolve);
+  lowerWeights(bundle, resolve, options.simulateBlocks ?? false);
+  lowerActivations(out, bundle, resolve, options.simulateBlocks ?? false);
   for (const [node, shape] of kernelShapes) if (!node.attrs.has("kernel_shape")) node.graph.setAttr(node, "kernel_shape", shape);
   sweep(out);
-  if (
-    target.domains.includes("com.microsoft") &&
-    [...allNodes(out)].some((n) => n.domain === "com.microsoft") &&
-    !out.opsets.has("com.microsoft")
-  )
-    out.opsets.set("com.microsoft", 1);
+  for (const n of allNodes(out)) if (target.domains.includes(n.domain) && !out.opsets.has(n.domain)) out.opsets.set(n.domain, 1);
   legalize(out, target);
   sweep(out);
   if (plan.rest && kept) {
@@ -66,8 +64,9 @@ function keptValues(rest: Rest, resolve: Resolver): (v: Value) => boolean {
   const values = new Set(rest.keep.map((k) => resolve.value(k.value)));
   const kept = (v: Value): boolean => {
     const p = v.producer;
-    const through = p?.op === "DequantizeLinear" || p?.op === "QuantizeLinear" ? p.inputs[0] : undefined;
-    return values.has(v) || names.has(pathOf(v)) || (through !== undefined && kept(through));
+    const through = p && (p.op === "DequantizeLinear" || p.op === "QuantizeLinear" || p.domain === TRT_DOMAIN) ? p.inputs[0] : undefined;
+    const rounded = p?.origin?.rule === SIMULATED && p.origin.from.some((name) => names.has(name));
+    return values.has(v) || names.has(pathOf(v)) || rounded || (through !== undefined && kept(through));
   };
   return kept;
 }

@@ -6,13 +6,14 @@ import { quantizePair } from "./emit.ts";
 import { byGraph, type Constants, dequantized } from "./weights.ts";
 
 /**
- * 4-bit codes in memory, 8-bit arithmetic: DQ(int4 blocks) -> Q(int8 per output channel) -> DQ. TensorRT makes one requantizing kernel and
- * an int8 product of it; a blocked 4-bit weight straight against an 8-bit activation it computes wrongly.
+ * 4-bit codes in memory, 8-bit arithmetic: DQ(int4) -> Q(int8 per output channel) -> DQ. TensorRT makes one requantizing kernel and an int8
+ * product of it; a blocked 4-bit weight straight against an 8-bit activation it computes wrongly, and a 4-bit weight of a convolution it
+ * refuses ("CHECK(dtype == W.type())").
  */
 export function lowerRequantized(c: Coded, constants: Constants, uses: readonly Use[]): void {
   const { axis, scale } = requantizedParams(c);
   for (const [graph, part] of byGraph(uses)) {
-    const { out: real, first } = dequantized(c, constants, graph, part, "blocks");
+    const { out: real, first } = dequantized(c, constants, graph, part, c.site.scheme.granularity.kind === "block" ? "blocks" : "fine");
     const stem = `${c.value.name}_requantized`;
     const p = {
       scale: graph.constant(floats(scale, [scale.length]), `${stem}_scale`),

@@ -1,9 +1,14 @@
 import type { Graph, Node, Use, Value } from "../../graph/ir.ts";
+import { floats } from "../../graph/tensor.ts";
 import { tensorType } from "../../graph/types.ts";
 import { type Coded, codesOf } from "../../plan/codes.ts";
 import type { Resolver } from "../../plan/resolve.ts";
 import type { PlanBundle } from "../../plan/types.ts";
+import { decode } from "../../quant/encode.ts";
+import { isCodeDType } from "../../quant/float8.ts";
+import { lowerMxfp8, lowerNvfp4 } from "./blockfloat.ts";
 import { lowerMatMulBnb4 } from "./bnb4.ts";
+import { lowerQdqCast } from "./cast.ts";
 import { axisAttrs, codesTensor, isTensorCode, paramConstants, RULE } from "./emit.ts";
 import { lowerGatherCodes } from "./gather.ts";
 import { lowerMatMulInteger } from "./integer.ts";
@@ -35,13 +40,13 @@ export class Constants {
 }
 
 /** Weight sites to constants and the nodes of their form. The floats lose their last use and are swept away. */
-export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
+export function lowerWeights(bundle: PlanBundle, resolve: Resolver, simulated: boolean): void {
   const constants = new Constants();
+  const packed = new PackedConstants();
   const lstm: { coded: Coded; uses: readonly Use[] }[] = [];
   for (const site of bundle.plan.sites) {
     if (site.kind !== "weight") continue;
     const value = resolve.value(site.value);
-  const packed = new PackedConstants();
     const uses = resolve.uses(site, value);
     const coded = codesOf(bundle, site, value);
     const form = site.form ?? "qdq";
@@ -71,11 +76,29 @@ export function lowerWeights(bundle: PlanBundle, resolve: Resolver): void {
       case "qdq-requantized":
         lowerRequantized(coded, constants, uses);
         break;
+      case "qdq-cast":
+        lowerQdqCast(coded, uses);
+        break;
+      case "nvfp4":
+      case "mxfp8":
+        if (simulated) lowerToFloats(coded, uses);
+        else if (form === "nvfp4") lowerNvfp4(coded, bundle, uses);
+        else lowerMxfp8(coded, uses);
+        break;
       default:
         form satisfies never;
     }
   }
   lowerDynamicLstm(lstm);
+}
+
+/** The floats of the codes, where no runtime here has the form. */
+function lowerToFloats(c: Coded, uses: readonly Use[]): void {
+  const { dtype, granularity } = c.site.scheme;
+  if (!isCodeDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
+  const real = decode(c.codes, c.shape, { dtype, granularity, scale: Float32Array.from(c.scale), zeroPoint: c.zeroPoint });
+  const k = c.value.graph.constant(floats(real, c.shape), `${c.value.name}_simulated`);
+  for (const u of uses) u.node.graph.replaceUse(u.node, u.input, k);
 }
 
 /** A DequantizeLinear in front of each consumer's graph: inside a branch it runs only when the branch does. */
@@ -99,6 +122,7 @@ export function dequantized(
     graph,
     uses.map((u) => u.node),
   );
+  const output = graph.freshName(`${c.value.name}_${suffix}`);
   const dq = graph.insertBefore(first, {
     op: "DequantizeLinear",
     // What tells the outputs of two sites of one value apart tells the nodes apart.
@@ -123,4 +147,3 @@ export function earliest(graph: Graph, nodes: readonly Node[]): Node {
   const set = new Set(nodes);
   return graph.nodes.find((n) => set.has(n))!;
 }
-  const output = graph.freshName(`${c.value.name}_${suffix}`);

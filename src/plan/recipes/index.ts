@@ -1,6 +1,5 @@
 import { QcError } from "../../diagnostics.ts";
-import type { CodebookDType } from "../../quant/codebook.ts";
-import type { IntDType } from "../../quant/dtype.ts";
+import type { CodeDType } from "../../quant/float8.ts";
 import { nearest } from "../nearest.ts";
 
 /** The user's wish, independent of model and target. */
@@ -8,15 +7,15 @@ export interface Recipe {
   readonly name: string;
   /** static: Q/DQ with calibrated parameters · dynamic: parameters computed at run time · none: weights only. */
   readonly activations: "static" | "dynamic" | "none";
-  /** Of dynamic activations: "token" gives every row a scale of its own. Default: one scale for the whole value. */
-  readonly dynamicPer?: "token";
+  /** Of dynamic activations: "token" gives every row a scale of its own, "block" every block of a row. Default: one for the whole value. */
+  readonly dynamicPer?: "token" | "block";
   /** Bits of a static activation. */
   readonly activationBits: 4 | 8 | 16;
-  readonly activationDType?: "float8e4m3fn";
+  readonly activationDType?: "float8e4m3fn" | "float4e2m1";
   /** undefined: weights are only cast. */
   readonly weight:
     | {
-        readonly dtype: IntDType | "float8e4m3fn" | CodebookDType;
+        readonly dtype: CodeDType;
         readonly per: "channel" | "tensor" | "block";
         readonly blockSize?: number;
         readonly symmetric: boolean;
@@ -43,8 +42,8 @@ export interface Recipe {
   readonly summary: string;
 }
 
-const TABLES = { dtype: "int8", per: "block", blockSize: 128, symmetric: true } as const;
 const INT8 = { dtype: "int8", per: "channel", symmetric: true } as const;
+const TABLES = { dtype: "int8", per: "block", blockSize: 128, symmetric: true } as const;
 const FLOAT = { activationBits: 8, floatType: "float32" } as const;
 
 export const RECIPES = {
@@ -85,6 +84,7 @@ export const RECIPES = {
     tables: TABLES,
     data: false,
     summary: "4-bit weights in blocks, 8-bit tables, float arithmetic",
+  },
   "int2-weights": {
     ...FLOAT,
     activations: "none",
@@ -92,7 +92,6 @@ export const RECIPES = {
     tables: TABLES,
     data: false,
     summary: "2-bit weights in blocks, 8-bit tables, float arithmetic",
-  },
   },
   "nf4-weights": {
     ...FLOAT,
@@ -165,6 +164,22 @@ export const RECIPES = {
     weight: { dtype: "float8e4m3fn", per: "channel", symmetric: true },
     data: true,
     summary: "float8 e4m3 weights and activations",
+  },
+  mxfp8: {
+    ...FLOAT,
+    activations: "dynamic",
+    dynamicPer: "block",
+    weight: { dtype: "float8e4m3fn", per: "block", blockSize: 32, symmetric: true },
+    data: false,
+    summary: "float8 e4m3 weights and activations in blocks of 32, their scales powers of two",
+  },
+  nvfp4: {
+    ...FLOAT,
+    activations: "static",
+    activationDType: "float4e2m1",
+    weight: { dtype: "float4e2m1", per: "block", blockSize: 16, symmetric: true },
+    data: true,
+    summary: "float4 e2m1 weights and activations in blocks of 16 with float8 scales",
   },
 } as const satisfies Record<string, Omit<Recipe, "name">>;
 

@@ -6,7 +6,7 @@ import { ORT_CUDA, ORT_WEBGPU } from "./ort-gpu.ts";
 import { PORTABLE } from "./portable.ts";
 import { tensorrt } from "./tensorrt.ts";
 
-const TENSORRT_VERSIONS = ["8.6", "10", "11"];
+const TENSORRT_VERSIONS = ["8.6", "10", "10.8", "10.12", "11"];
 const TENSORRT_ARCHS = ["sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm120", "sm121"];
 
 /** The table of a target: `name`, `name@version`, `name@version:arch` or `name:arch`. An unknown name, version or architecture is an error. */

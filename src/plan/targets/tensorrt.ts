@@ -1,3 +1,4 @@
+import { MXFP8_BLOCK, NVFP4_BLOCK } from "../../quant/blockfloat.ts";
 import { lowestOpset, type Need, type Target, type TargetNote, type TargetRow, type WeightRow } from "../target.ts";
 
 const NVIDIA = "NVIDIA TensorRT documentation, Q/DQ Layer-Placement Recommendations";
@@ -24,13 +25,28 @@ const INT4_INT8: WeightRow = {
   withActivation: true,
 };
 
+/** A convolution cannot have a 4-bit weight; requantized behind its DequantizeLinear it is one in memory and int8 in the product. */
+const INT4_CONV: WeightRow = { dtype: "int4", per: ["channel"], symmetricOnly: true, form: "qdq-requantized", withActivation: true };
+
+const NVFP4: WeightRow = {
+  dtype: "float4e2m1",
+  per: ["block"],
+  blockSizes: [NVFP4_BLOCK],
+  wholeBlocks: "exact",
+  symmetricOnly: true,
+  form: "nvfp4",
+  withActivation: true,
+  activationRanks: [2, 3],
+};
+const MXFP8: WeightRow = { ...NVFP4, dtype: "float8e4m3fn", blockSizes: [MXFP8_BLOCK], form: "mxfp8" };
+
 const ROWS: readonly TargetRow[] = [
   {
     ops: ["Conv"],
     activation: ["int8"],
     output: "none",
-    weight: [INT8, INT8_ONLY],
-    source: `${NVIDIA}; ${BUILDER}: correlation i:Int8 c:Int8`,
+    weight: [INT8, INT4_CONV, INT8_ONLY],
+    source: `${NVIDIA}; ${BUILDER}: correlation i:Int8 c:Int8; with DQ(int4) -> Q(int8) -> DQ in front: kgen c:Int4 o:Int8, correlation i:Int8,Int8 (groups too)`,
   },
   {
     ops: ["Gemm", "MatMul"],
@@ -73,6 +89,23 @@ const FP8_ROWS: readonly TargetRow[] = [
     source: `${BUILDER}: correlation i:FP8 c:FP8, gemm i:FP8 c:FP8`,
   },
 ];
+const BLOCK_PRODUCTS = { ops: ["Gemm", "MatMul"], when: { attrs: { transA: [0, null] } }, output: "none" } as const;
+const NVFP4_ROWS: readonly TargetRow[] = [
+  {
+    ...BLOCK_PRODUCTS,
+    activation: ["float4e2m1"],
+    weight: [NVFP4],
+    source: `${BUILDER}: gemm i:FP4E2M1,FP8 c:FP4E2M1 with TRT_FP4DynamicQuantize; IDynamicQuantizeLayer: ranks 2 and 3, whole blocks`,
+  },
+];
+const MXFP8_ROWS: readonly TargetRow[] = [
+  {
+    ...BLOCK_PRODUCTS,
+    activation: [],
+    weight: [MXFP8],
+    source: `${BUILDER}: takes TRT_MXFP8DynamicQuantize and TRT_MXFP8DequantizeLinear; its own kernels for sm120 multiply in the float type`,
+  },
+];
 const NOTES: readonly TargetNote[] = [
   { rule: "symmetric", text: "Zero points are 0: the parser refuses anything else", source: `${BUILDER}: shiftIsAllZeros(zeroPoint)` },
   {
@@ -90,6 +123,13 @@ const NOTES: readonly TargetNote[] = [
 
 const NEWER = "TensorRT 8.6 has int8 alone: float8 and int4 came with TensorRT 9 and 10";
 
+/** Whether a version has what came with `major.minor`; no version is the newest, and `10` the newest of 10. */
+export function since(version: string | undefined, major: number, minor: number): boolean {
+  if (version === undefined) return true;
+  const [a, b] = version.split(".").map(Number);
+  return a! > major || (a === major && (b === undefined || b >= minor));
+}
+
 /** Compute capability as a number: sm89 -> 89; undefined when no architecture was named. */
 function capability(arch: string | undefined): number | undefined {
   return arch === undefined ? undefined : Number(arch.slice(2));
@@ -97,7 +137,7 @@ function capability(arch: string | undefined): number | undefined {
 
 /**
  * TensorRT with explicit quantization. Version 8.6: opset <= 17, int8 only. 10: opset <= 23. 11 (and no version): opset <= 24, strongly typed.
- * float8 needs compute capability 8.9 (and TensorRT 9 or later).
+ * float8 needs compute capability 8.9 (and TensorRT 9 or later); NVFP4 10.0 and TensorRT 10.8, MXFP8 10.0 and 10.12.
  */
 export function tensorrt(version: string | undefined, arch: string | undefined): Target {
   const major = version === undefined ? undefined : Number.parseFloat(version);
@@ -107,6 +147,9 @@ export function tensorrt(version: string | undefined, arch: string | undefined):
   const int4 = !old && (cap === undefined || cap >= 80);
   const max = old ? 17 : major !== undefined && major < 11 ? 23 : 24;
   const emit = (need: Need): number => lowestOpset(need);
+  const blackwell = cap === undefined || cap >= 100;
+  const nvfp4 = blackwell && since(version, 10, 8);
+  const mxfp8 = blackwell && since(version, 10, 12);
   const rows = ROWS.map((r) => ({
     ...r,
     weight: r.weight.filter((w) => w.dtype === "int8" || int4),
@@ -117,6 +160,15 @@ export function tensorrt(version: string | undefined, arch: string | undefined):
       : [{ dtype: "float8e4m3fn", why: old ? NEWER : "float8 needs compute capability 8.9 or later: sm89, sm90, sm100, sm120" }]),
     ...(int4 ? [] : [{ dtype: "int4", why: old ? NEWER : "int4 weights need compute capability 8.0 or later: sm80, sm86, sm89 and up" }]),
   ];
+  const blocks = (dtype: string, from: string, has: boolean): Target["gates"] =>
+    has
+      ? []
+      : [
+          {
+            dtype,
+            why: blackwell ? `it came with TensorRT ${from}` : "blocks of it need compute capability 10.0: sm100, sm103, sm120, sm121",
+          },
+        ];
   return {
     name: "tensorrt",
     version,
@@ -129,8 +181,8 @@ export function tensorrt(version: string | undefined, arch: string | undefined):
     bias: "float",
     tieMovement: true,
     domains: ["trt"],
-    rows: fp8 ? [...rows, ...FP8_ROWS] : rows,
+    rows: [...rows, ...(fp8 ? FP8_ROWS : []), ...(nvfp4 ? NVFP4_ROWS : []), ...(mxfp8 ? MXFP8_ROWS : [])],
     notes: NOTES,
-    gates,
+    gates: [...gates, ...blocks("float4e2m1", "10.8", nvfp4)!, ...(fp8 ? blocks("float8e4m3fn", "10.12", mxfp8)! : [])],
   };
 }

@@ -6,7 +6,7 @@ import { recipeOf } from "../../plan/recipes/index.ts";
 import { targetOf } from "../../plan/targets/index.ts";
 import type { PlanBundle, Pruned } from "../../plan/types.ts";
 import type { Runtime } from "../../runtime/types.ts";
-import type { Gram } from "../gram.ts";
+import { crossOf, type Gram } from "../gram.ts";
 import { type Layer, layersOf, rowsOf } from "../layers.ts";
 import { proposeSites } from "../propose.ts";
 import { planOf } from "../ranges.ts";
@@ -245,7 +245,7 @@ function repair(
     }
     if (!bias) continue;
     const own = Float64Array.from(bias.subarray(g * rows, (g + 1) * rows));
-    bias.set(correctedBias(own, w, gram.mean, what, gram.meanHat, rows, k), g * rows);
+    bias.set(correctedBias(own, w, what, gram, rows, k), g * rows);
     for (let m = 0; m < rows; m++) if (gone.rows?.has(g * rows + m)) bias[g * rows + m] = 0;
   }
   return asIs(layer, weight, bias);
@@ -266,8 +266,7 @@ function solveKept(w: Float64Array, gram: Gram, rows: number, k: number, gone: R
   }
   for (let a = 0; a < n; a++) for (let b = 0; b < n; b++) r[a * n + b] = gram.h[kept[a]! * k + kept[b]!]! + (a === b ? d : 0);
   if (!choleskyUpper(r, n)) throw new Error("internal: damped statistics are not positive definite");
-  const wc = new Float64Array(rows * k);
-  multiply(w, gram.cross, rows, k, k, wc);
+  const wc = crossOf(w, gram, rows, k);
   const b = new Float64Array(rows * n);
   for (let m = 0; m < rows; m++) for (let a = 0; a < n; a++) b[m * n + a] = wc[m * k + kept[a]!]! + d * w[m * k + kept[a]!]!;
   solveRows(r, n, b, rows);

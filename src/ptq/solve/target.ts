@@ -1,4 +1,5 @@
-import { multiply, solveRows } from "./linalg.ts";
+import { crossOf, type Gram, meanOf } from "../gram.ts";
+import { solveRows } from "./linalg.ts";
 import type { Form } from "./problem.ts";
 
 /**
@@ -9,11 +10,10 @@ import type { Form } from "./problem.ts";
  * With centred statistics (covariances) the means are the bias's business. The loss of a row is then, up to a constant,
  * (ŵ − w*)(Ĥ + d I)(ŵ − w*)ᵀ. `d` is the form's damping. W [rows, k].
  */
-export function continuousTarget(w: Float64Array, cross: Float64Array, form: Form, rows: number): Float64Array {
+export function continuousTarget(w: Float64Array, gram: Gram, form: Form, rows: number): Float64Array {
   const { k, order, r, damping } = form;
   if (!Number.isFinite(damping)) return Float64Array.from(w);
-  const wc = new Float64Array(rows * k);
-  multiply(w, cross, rows, k, k, wc);
+  const wc = crossOf(w, gram, rows, k);
   // The factor is of the permuted matrix: permute, solve, permute back.
   const b = new Float64Array(rows * k);
   for (let m = 0; m < rows; m++)
@@ -22,27 +22,21 @@ export function continuousTarget(w: Float64Array, cross: Float64Array, form: For
       b[m * k + p] = wc[i]! + damping * w[i]!;
     }
   solveRows(r, k, b, rows);
-  for (let m = 0; m < rows; m++) for (let p = 0; p < k; p++) wc[m * k + order[p]!] = b[m * k + p]!;
-  return wc;
+  const out = new Float64Array(rows * k);
+  for (let m = 0; m < rows; m++) for (let p = 0; p < k; p++) out[m * k + order[p]!] = b[m * k + p]!;
+  return out;
 }
 
 /**
  * The bias that makes the quantized layer's output mean equal the float layer's: b̂ = b + W μ − Ŵ μ̂ (μ = E[x], μ̂ = E[x̂]). With centred
  * statistics this is the full sequential bias correction of Nagel et al. 2019 (arXiv:1906.04721), in closed form, without a forward pass.
  */
-export function correctedBias(
-  bias: Float64Array,
-  w: Float64Array,
-  mean: Float64Array,
-  what: Float64Array,
-  meanHat: Float64Array,
-  rows: number,
-  k: number,
-): Float64Array {
+export function correctedBias(bias: Float64Array, w: Float64Array, what: Float64Array, gram: Gram, rows: number, k: number): Float64Array {
+  const wanted = meanOf(w, gram, rows, k);
   const out = Float64Array.from(bias);
   for (let m = 0; m < rows; m++) {
-    let d = 0;
-    for (let i = 0; i < k; i++) d += w[m * k + i]! * mean[i]! - what[m * k + i]! * meanHat[i]!;
+    let d = wanted[m]!;
+    for (let i = 0; i < k; i++) d -= what[m * k + i]! * gram.meanHat[i]!;
     out[m]! += d;
   }
   return out;
