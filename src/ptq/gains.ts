@@ -38,20 +38,22 @@ export function gainOf(
   for (let g = 0; g < groups; g++) {
     const gram = grams[g]!;
     const { h, meanHat } = gram;
-    const best = continuousTarget(float[g]!, gram, formOf(h, k, LAMBDA), rows);
-    const own = layer.bias && Float64Array.from(layer.bias.data.subarray(g * rows, (g + 1) * rows));
-    const wanted = own && correctedBias(own, float[g]!, best, gram, rows, k);
-    for (let m = 0; m < rows; m++) {
+    const picked = pickRows(float[g]!, rows, k);
+    const best = continuousTarget(picked.w, gram, formOf(h, k, LAMBDA), picked.rows.length);
+    const data = layer.bias?.data;
+    const own = data && Float64Array.from(picked.rows, (m) => data[g * rows + m]!);
+    const wanted = own && correctedBias(own, picked.w, best, gram, picked.rows.length, k);
+    for (const [p, m] of picked.rows.entries()) {
       const at = m * k;
-      for (let i = 0; i < k; i++) e[i] = best[at + i]!;
+      for (let i = 0; i < k; i++) e[i] = best[p * k + i]!;
       signal += quadratic(h, k, e);
       for (const n of [0, 1] as const) {
         const v = parts[n]![g]!;
-        for (let i = 0; i < k; i++) e[i] = v[at + i]! - best[at + i]!;
+        for (let i = 0; i < k; i++) e[i] = v[at + i]! - best[p * k + i]!;
         noise[n]! += quadratic(h, k, e);
         const bias = biases[n];
         if (!wanted || !bias) continue;
-        let shift = bias[g * rows + m]! - wanted[m]!;
+        let shift = bias[g * rows + m]! - wanted[p]!;
         for (let i = 0; i < k; i++) shift += e[i]! * meanHat[i]!;
         noise[n]! += shift * shift;
       }
@@ -59,6 +61,19 @@ export function gainOf(
   }
   const floor = LEAST * Math.max(signal, Number.MIN_VALUE);
   return 10 * Math.log10(Math.max(noise[0]!, floor) / Math.max(noise[1]!, floor));
+}
+
+/** Multiplications of a group's quadratic forms at most: of a wide layer some rows, evenly spaced, speak for all. */
+const MOST_PRODUCTS = 2 ** 24;
+const LEAST_ROWS = 16;
+
+function pickRows(w: Float64Array, rows: number, k: number): { readonly rows: readonly number[]; readonly w: Float64Array } {
+  const n = Math.min(rows, Math.max(LEAST_ROWS, Math.floor(MOST_PRODUCTS / (k * k))));
+  if (n === rows) return { rows: Array.from({ length: rows }, (_, m) => m), w };
+  const picked = Array.from({ length: n }, (_, i) => Math.floor((i * rows) / n));
+  const out = new Float64Array(n * k);
+  for (const [p, m] of picked.entries()) out.set(w.subarray(m * k, (m + 1) * k), p * k);
+  return { rows: picked, w: out };
 }
 
 export const gainsOf = (solved: readonly Walked[]): StepGain[] => solved.map((x) => ({ at: x.layer.key, gainDb: x.gainDb }));
