@@ -27,6 +27,9 @@ const LADDERS: Readonly<
 > = {
   w4a8: { start: "int8", schemes: ["w4a8", "w8a8", "float"] },
   int8: { start: "int8", schemes: ["w8a8", "float"], below: "w4a8" },
+  // Equal bytes: the scheme with 8-bit activations is the one to start from, behind it in the list.
+  w8a16: { start: "int8", schemes: ["w8a16", "w8a8", "float"], below: "w4a16" },
+  w4a16: { start: "int8", schemes: ["w4a16", "w4a8", "w8a16", "w8a8", "float"] },
   "int8-weights": { start: "int8-weights", schemes: ["w8", "float"], below: "w4" },
   "int4-weights": { start: "int8-weights", schemes: ["w4b128", "w4b64", "w4b32", "w8", "float"] },
 };
@@ -74,8 +77,10 @@ export function mixOf(
   // An 8-bit recipe takes fewer bits where a limit on bytes asks for them.
   const few = o.fewer === true || limits.bytes !== undefined || limits.bits !== undefined;
   const { below } = ladder;
+  // Where times are known, 16-bit activations have their price.
+  const timed16 = ladder.start === "int8" && !ladder.schemes.includes("w8a16") && knows(o.costs?.table, "w8a16");
   return {
-    ladder: [...(few && below ? [below] : []), ...ladder.schemes].map((s) => parseScheme(s)!),
+    ladder: [...(few && below ? [below] : []), ...(timed16 ? ["w8a16"] : []), ...ladder.schemes].map((s) => parseScheme(s)!),
     start: { ...recipeOf(ladder.start), name: o.recipe.name },
     pins,
     limits,

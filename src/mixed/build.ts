@@ -140,7 +140,7 @@ export class Builder {
         const legal =
           u.nodes.every((n) => reached.has(n)) &&
           sites.every((w) => isIntDType(w.scheme.dtype) && isIntDType(want) && DTYPES[w.scheme.dtype].bits === DTYPES[want].bits);
-        if (!legal) continue;
+        if (!legal || (s.activationBits === 16 && !u.nodes.every((n) => reads16(p, n)))) continue;
         const paths = new Set(sites.map((w) => w.path));
         const stored = plan.plan.sites.filter((x) => x.kind === "weight" && paths.has(x.value));
         options.push({ scheme: s, bytes: bytesOf(stored, plan, values), values: [...paths] });
@@ -154,6 +154,13 @@ export class Builder {
       return { key: u.nodes[0]!, op: u.op, nodes: u.nodes, weights: u.weights, options, pinned: pinned !== undefined };
     });
   }
+}
+
+/** Whether 16-bit codes stand before a node: a target without them gives its weight a form of its own. */
+function reads16(p: Proposal, node: string): boolean {
+  return p.activations.some(
+    (a) => /16$/.test(a.scheme.dtype) && (a.uses === "all" ? a.value.uses : a.uses).some((x) => pathOfNode(x.node) === node),
+  );
 }
 
 /** The initializer behind a constant. */

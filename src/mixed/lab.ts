@@ -172,6 +172,8 @@ export class Lab {
           streams.setWeight(c.value, c.data);
           if (c.bias) streams.setConstant(c.bias.value, c.bias.data);
         }
+        // 16 bits are as good as float where 8 are the rule.
+        if (scheme.activationBits === 16) this.#leaveInputs(streams, u, nodes);
         continue;
       }
       for (const path of u.nodes) {
@@ -181,6 +183,13 @@ export class Lab {
       }
     }
     return streams;
+  }
+
+  #leaveInputs(streams: Streams, u: Unit, nodes: ReadonlyMap<string, Node>): void {
+    for (const path of u.nodes) {
+      const node = nodes.get(path)!;
+      for (const i of opFacts(node)?.data ?? []) streams.leaveFloat(node, i);
+    }
   }
 
   /** The loss of a choice, the whole network run. */
