@@ -34,6 +34,10 @@ const LADDERS: Readonly<
   "int4-weights": { start: "int8-weights", schemes: ["w4b128", "w4b64", "w4b32", "w8", "float"] },
 };
 
+function knows(table: CostTable | undefined, scheme: string): boolean {
+  return table?.nodes.some((r) => Object.hasOwn(r.us, scheme)) ?? false;
+}
+
 /** More than this a table is not off by; beyond it a margin would forbid everything. */
 const MOST_MARGIN = 0.1;
 
