@@ -21,6 +21,12 @@ test("auto leaves the activations of a recurrent network in float, and says so",
   expect(settled("LSTM", "int8", "portable")).toEqual(["int8-weights", ["plan/recurrent"]]);
   expect(settled("GRU", "int8", "ort-cpu")).toEqual(["int8-dynamic", ["plan/recurrent"]]);
 });
+test("auto gives each token a scale of its own where a normalization tells of tokens", () => {
+  expect(settled("LayerNormalization", "int8-dynamic", "ort-cpu")).toEqual(["int8-tokens", []]);
+  expect(settled("LayerNormalization", "int8-dynamic", "ort-cpu", "int8-dynamic")).toEqual(["int8-dynamic", []]);
+  expect(settled("Gemm", "int8-dynamic", "ort-cpu")).toEqual(["int8-dynamic", []]);
+  expect(settled("LayerNormalization", "int8", "ort-cpu")).toEqual(["int8", []]);
+});
 test("other networks, recipes by name and recipes without ranges are kept", () => {
   expect(settled("Conv", "int8", "portable")).toEqual(["int8", []]);
   expect(settled("LSTM", "int8", "portable", "int8")).toEqual(["int8", []]);
