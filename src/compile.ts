@@ -601,7 +601,7 @@ function storedForms({ plan }: PlanBundle): readonly string[] {
     ...new Set(
       plan.sites.map(
         (s) =>
-          `${s.kind === "weight" || s.kind === "cast" ? "w" : "a"} ${s.scheme.dtype}/${s.scheme.granularity.kind}${s.kind === "dynamic" ? " dynamic" : ""}`,
+          `${s.kind === "weight" || s.kind === "cast" ? "w" : "a"} ${s.scheme.dtype}/${s.kind === "dynamic" && s.per ? s.per : s.scheme.granularity.kind}${s.kind === "dynamic" ? " dynamic" : ""}`,
       ),
     ),
   ];

@@ -84,7 +84,11 @@ function siteOf(bundle: PlanBundle, s: Site): SiteExplanation {
     because: s.because,
   };
   if (s.kind !== "static" && s.kind !== "weight")
-    return { ...head, parameters: s.kind === "dynamic" ? "computed while running" : "none", range: undefined };
+    return {
+      ...head,
+      parameters: s.kind === "dynamic" ? `computed while running${s.per ? `, for each ${s.per}` : ""}` : "none",
+      range: undefined,
+    };
   const numbers = (n: typeof s.scale): ArrayLike<number> => {
     if (!("tensor" in n)) return n;
     const b = bundle.tensors.get(n.tensor)!.bytes().slice();
