@@ -3,6 +3,7 @@ import { Observer } from "../../src/calibrate/observer.ts";
 import type { Stats } from "../../src/calibrate/types.ts";
 import type { Model, Value } from "../../src/graph/ir.ts";
 import { writeModel } from "../../src/graph/onnx/index.ts";
+import type { ValueType } from "../../src/graph/types.ts";
 import { recipeOf } from "../../src/plan/recipes/index.ts";
 import { targetOf } from "../../src/plan/targets/index.ts";
 import type { PlanBundle } from "../../src/plan/types.ts";
@@ -66,6 +67,7 @@ export async function statsOf(
 
 export interface Planned {
   readonly model: Model;
+  readonly types: ReadonlyMap<string, ValueType>;
   readonly proposal: Proposal;
   readonly stats: Stats | undefined;
   readonly bundle: PlanBundle;
@@ -81,7 +83,7 @@ export async function planned(
   const { model, types } = await prepareModel(source, runtime);
   const proposal = proposeSites({ model, types, target: targetOf(target), recipe: recipeOf(recipe), ...more });
   const stats = proposal.values.length > 0 ? await statsOf(runtime, model, proposal.values) : undefined;
-  return { model, proposal, stats, bundle: planOf(proposal, stats, CALIBRATORS.minmax) };
+  return { model, types, proposal, stats, bundle: planOf(proposal, stats, CALIBRATORS.minmax) };
 }
 
 /** One line a site, one a skip. */

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { GramCollector, GramEngine } from "../../src/ptq/gram.ts";
+import { crossOf, GramCollector, GramEngine, meanOf } from "../../src/ptq/gram.ts";
 import { AdaRound } from "../../src/ptq/solve/adaround.ts";
 import { formOf } from "../../src/ptq/solve/problem.ts";
 import { solveGroups } from "../../src/ptq/solve/rows.ts";
@@ -57,6 +57,47 @@ describe("Gram statistics", () => {
       }
       expect(g.mean[3]).toBeCloseTo(mean(x, 3), 4);
       expect(g.meanHat[3]).toBeCloseTo(mean(y, 3), 4);
+    }
+    await engine.release();
+  });
+
+  // W C and W μ are all that is asked of the float stream.
+  test.each([7, 44])("of the float layer's output they say the same as of its input, k = %i", async (k) => {
+    const engine = new GramEngine(runtime);
+    const [t, rows] = [300, 3];
+    const x = gaussians(t * k, 5).map((v) => v + 2);
+    const hat = x.map((v, i) => Math.round(v * 4) / 4 + (i % 3) * 0.01);
+    const w = gaussians(rows * k, 6);
+    const [a, b] = [new GramCollector(1, k, engine), new GramCollector(1, k, engine, true, rows)];
+    b.shiftA[0]!.fill(0.5);
+    a.shift[0]!.fill(2);
+    b.shift[0]!.fill(2);
+    for (let n = 0; n < t; n++) {
+      for (let i = 0; i < k; i++) {
+        a.a[0]![n * k + i] = x[n * k + i]! - 2;
+        a.b[0]![n * k + i] = b.b[0]![n * k + i] = hat[n * k + i]! - 2;
+      }
+      for (let m = 0; m < rows; m++) {
+        let y = -0.5;
+        for (let i = 0; i < k; i++) y += w[m * k + i]! * x[n * k + i]!;
+        b.a[0]![n * rows + m] = y;
+      }
+      a.filled++;
+      b.filled++;
+    }
+    await a.flush();
+    await b.flush();
+    for (const centred of [true, false]) {
+      const [g, f] = [a.finish(centred)[0]!, b.finish(centred)[0]!];
+      expect([g.of, f.of]).toEqual(["input", "output"]);
+      expect(f.h).toEqual(g.h);
+      // float32 sums of 300 products.
+      crossOf(w, f, rows, k).forEach((v, i) => {
+        expect(Math.abs(v - crossOf(w, g, rows, k)[i]!)).toBeLessThan(1e-4);
+      });
+      meanOf(w, f, rows, k).forEach((v, i) => {
+        expect(v).toBeCloseTo(meanOf(w, g, rows, k)[i]!, 4);
+      });
     }
     await engine.release();
   });

@@ -67,9 +67,13 @@ describe("unfold", () => {
   test("float16 patterns, Q/DQ and shift", () => {
     // 0x3c00 is 1, 0xbc00 is −1, 0x3800 is 0.5.
     const x = Float32Array.of(0x3c00, 0xbc00, 0, 0x3800);
-    settleRows(x, 0, 2, 2, 3, { scale: 1, lo: -2, hi: 2 }, Float32Array.of(1, -1));
+    settleRows(x, 0, 2, 2, { half: 3 }, { scale: 1, lo: -2, hi: 2 }, Float32Array.of(1, -1));
     // 3 → 2 (saturated), −3 → −2, 0, 1.5 → 2 (ties to even); minus the shift.
     expect([...x]).toEqual([1, -1, -1, 3]);
+    // Codes are quantized already.
+    const codes = Float32Array.of(7, 3, 0, 5);
+    settleRows(codes, 0, 2, 2, { codes: { scale: 0.5, zero: 3 } }, undefined, Float32Array.of(1, -1));
+    expect([...codes]).toEqual([1, 1, -2.5, 2]);
   });
 
   test("rows of the last axis, and of the first", () => {

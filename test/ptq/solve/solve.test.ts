@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { Gram } from "../../../src/ptq/gram.ts";
 import { beamOf, roundWithBeam } from "../../../src/ptq/solve/beam.ts";
 import { descend, descendPairs, refitScales, refresh, rowState, setRow } from "../../../src/ptq/solve/descent.ts";
 import { enumerateRow } from "../../../src/ptq/solve/exact.ts";
@@ -230,6 +231,16 @@ describe("solving rows", () => {
   });
 });
 
+/** Statistics of which only some are asked for. */
+const inputs = (cross: Float64Array, mean = new Float64Array(0), meanHat = mean): Gram => ({
+  h: new Float64Array(0),
+  of: "input",
+  cross,
+  mean,
+  meanHat,
+  count: 1,
+});
+
 describe("target and bias", () => {
   test("without a quantized prefix the target is the weight; with one it repairs a linear distortion", () => {
     const k = 12;
@@ -237,13 +248,13 @@ describe("target and bias", () => {
     const x = gaussians(t * k, 31);
     const w = gaussians(3 * k, 32);
     const same = formOf(gramOf(x, t, k), k, 0.01);
-    continuousTarget(w, gramOf(x, t, k), same, 3).forEach((v, i) => {
+    continuousTarget(w, inputs(gramOf(x, t, k)), same, 3).forEach((v, i) => {
       expect(v).toBeCloseTo(w[i]!, 9);
     });
     // x̂ = 2 x: the target must be W / 2, but for the damping that pulls towards W.
     const xh = x.map((v) => 2 * v);
     const cross = gramOf(x, t, k).map((v) => 2 * v);
-    continuousTarget(w, cross, formOf(gramOf(xh, t, k), k, 1e-9), 3).forEach((v, i) => {
+    continuousTarget(w, inputs(cross), formOf(gramOf(xh, t, k), k, 1e-9), 3).forEach((v, i) => {
       expect(v).toBeCloseTo(w[i]! / 2, 6);
     });
   });
@@ -254,7 +265,7 @@ describe("target and bias", () => {
     const what = w.map((x) => Math.round(x * 2) / 2);
     const mean = gaussians(k, 2);
     const meanHat = mean.map((x) => x + 0.1);
-    const b = correctedBias(Float64Array.of(1, -1), w, mean, what, meanHat, rows, k);
+    const b = correctedBias(Float64Array.of(1, -1), w, what, inputs(new Float64Array(0), mean, meanHat), rows, k);
     for (let m = 0; m < rows; m++) {
       let y = [1, -1][m]!;
       let yh = b[m]!;
