@@ -57,7 +57,9 @@ export interface CostRow {
 }
 
 const string = { type: "string" } as const;
-const time = { type: "number", minimum: 0 } as const;
+/** µs; eleven days are no run, and infinity is no number. */
+const MOST_US = 1e12;
+const time = { type: "number", minimum: 0, maximum: MOST_US } as const;
 const object = (properties: Record<string, unknown>, optional: readonly string[] = []) => ({
   type: "object",
   properties,
@@ -98,7 +100,7 @@ export const COSTS_SCHEMA = {
           }),
         ],
       },
-      floatUs: { type: "number", exclusiveMinimum: 0 },
+      floatUs: { type: "number", exclusiveMinimum: 0, maximum: MOST_US },
       fixedUs: time,
       nodes: {
         type: "array",

@@ -24,6 +24,7 @@ afterAll(() => runtime.close());
 const CASES = [
   ["int8", "float32", "Int8 × Int8"],
   ["int8", "float16", "Int8 × Int8"],
+  ["w4a8", "float32", "Int8 × Int8"],
   ["fp8", "float16", "FP8 × FP8"],
   ["fp8", "bfloat16", "FP8 × FP8"],
   ["fp16", "float16", "Half × Half"],
