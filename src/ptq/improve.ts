@@ -59,6 +59,7 @@ export async function improvePlan(ctx: ImproveContext): Promise<PlanBundle> {
       base: ctx.bundle,
       options: CLOSED_FORM,
       solved: [],
+      costly: new Set(),
       verdict: await judge.measure(ctx.bundle),
     };
     for (const name of wanted) {

@@ -11,6 +11,7 @@ import { layersOf, rowsOf } from "../../src/ptq/layers.ts";
 import { LAMBDA, solveLayer, solveSequentially } from "../../src/ptq/sequential.ts";
 import { multiply } from "../../src/ptq/solve/linalg.ts";
 import { SOLVE_DEFAULT } from "../../src/ptq/solve/rows.ts";
+import { affordable } from "../../src/ptq/steps/rounding.ts";
 import { Streams } from "../../src/ptq/streams.ts";
 import { createRuntime, type NodeRuntime } from "../../src/runtime/index.ts";
 import { type Planned, planned, residualNet } from "../plan/nets.ts";

@@ -63,7 +63,9 @@ export async function solveStep(s: State, step: string, options: SolveOptions): 
 
 export async function solve(s: State, model: Model, bundle: PlanBundle, options: SolveOptions, seed = s.ctx.seed ?? 0): Promise<Walked[]> {
   const { ctx } = s;
-  const layers = layersOf(model, bundle);
+  const all = layersOf(model, bundle);
+  const layers = ctx.effort === "best" ? all : affordable(all, MOST_WORK);
+  if (layers.length < all.length) reportCostly(s, all, layers);
   if (layers.length === 0) return [];
   const gains = new Map<Layer, number>();
   const solved = await solveSequentially({
@@ -83,6 +85,29 @@ export async function solve(s: State, model: Model, bundle: PlanBundle, options:
     ...(ctx.signal && { signal: ctx.signal }),
   });
   return solved.map((x) => ({ ...x, gainDb: gains.get(x.layer)! }));
+}
+
+/** Multiplications of one pass over all codes at most, below `best`: about a quarter of an hour on one core. */
+const MOST_WORK = 2 ** 36;
+
+/** The layers, in their order, that fit into so much work; the costliest are left out first. Rounding a row of k inputs takes k². @internal */
+export function affordable(layers: readonly Layer[], most: number): Layer[] {
+  const work = (l: Layer) => l.groups * l.rows * l.k * l.k;
+  const kept = new Set<Layer>();
+  let sum = 0;
+  for (const l of [...layers].sort((a, b) => work(a) - work(b))) {
+    sum += work(l);
+    if (sum > most) break;
+    kept.add(l);
+  }
+  return layers.filter((l) => kept.has(l));
+}
+
+function reportCostly(s: State, all: readonly Layer[], kept: readonly Layer[]): void {
+  const weights = all.filter((l) => !kept.includes(l)).map((l) => l.site.value);
+  if (weights.every((w) => s.costly.has(w))) return;
+  for (const w of weights) s.costly.add(w);
+  s.ctx.report?.({ code: "plan/not-solved", weights, why: "it would take longer than --effort default gives it" });
 }
 
 /** What a plan makes of a layer: its weight as its consumers read it, and its bias. */

@@ -73,6 +73,8 @@ export interface State {
   /** The solved layers in the best plan. */
   solved: readonly Solved[];
   verdict: Verdict;
+  /** Weights that were reported as too costly to round. */
+  readonly costly: Set<string>;
 }
 
 export const ROUNDED = "rounded by output error";
