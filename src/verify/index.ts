@@ -5,7 +5,9 @@ import type { ValueType } from "../graph/types.ts";
 import type { OptLevel, Runtime, SessionOptions } from "../runtime/types.ts";
 import { compareModels, type Runnable } from "./compare.ts";
 import { measureLatency } from "./latency.ts";
+
 export { measureLatency };
+
 import { compareLayers } from "./layers.ts";
 import type { Latency, LayerError, LevelReport, Verdict } from "./types.ts";
 

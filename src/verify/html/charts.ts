@@ -95,7 +95,7 @@ export function bars(
   rows: readonly { readonly label: string; readonly value: number; readonly text: string; readonly low?: number; readonly high?: number }[],
   label: string,
 ): Html {
-  const m: Margin = { top: 6, right: 110, bottom: 6, left: 110 };
+  const m: Margin = { top: 6, right: 140, bottom: 6, left: 110 };
   const step = 36;
   const height = m.top + rows.length * step + m.bottom;
   const x = scaleLinear([0, Math.max(...rows.map((r) => r.high ?? r.value), Number.MIN_VALUE)], [m.left, WIDTH - m.right]);
@@ -121,7 +121,7 @@ export function heatmap(o: {
 }): Html {
   const all = o.rows.flatMap((r) => r.values).filter((v): v is number => v !== null && v > 0 && Number.isFinite(v));
   const shade = scaleLog([Math.min(...all, 1e-9), Math.max(...all, 1e-8)], [0.04, 1]).clamp(true);
-  return html`<div class="scroll"><table class="heat"><thead><tr><th>layer</th>${o.columns.map((c) => html`<th>${c}</th>`)}</tr></thead><tbody>${o.rows.map(
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="loss of each layer in each scheme"><table class="heat"><thead><tr><th>layer</th>${o.columns.map((c) => html`<th>${c}</th>`)}</tr></thead><tbody>${o.rows.map(
     (r) =>
       html`<tr><th>${r.name}</th>${r.values.map((v) =>
         v === null

@@ -71,7 +71,7 @@ function accuracy({ report: r, pictures }: ReportPage): Html | undefined {
   if (r.levels.length === 0) return undefined;
   const m = r.levels.at(-1)!.metric;
   return html`${m && metricPart(m, pictures)}
-<div class="scroll" tabindex="0"><table><caption>Outputs against the float model, ${r.samples.n} of ${r.samples.of} held-out samples</caption><thead><tr><th>output</th><th>level</th><th class="n">signal to noise</th><th class="n">middle sample</th><th class="n">worst sample</th><th class="n">cosine</th><th class="n">largest error</th><th class="n">same class</th></tr></thead><tbody>
+<div class="scroll" tabindex="0" role="region" aria-label="errors of outputs"><table><caption>Outputs against the float model, ${r.samples.n} of ${r.samples.of} held-out samples</caption><thead><tr><th>output</th><th>level</th><th class="n">signal to noise</th><th class="n">middle sample</th><th class="n">worst sample</th><th class="n">cosine</th><th class="n">largest error</th><th class="n">same class</th></tr></thead><tbody>
 ${r.levels.flatMap((l) =>
   l.outputs.map(
     (o) =>
@@ -142,7 +142,7 @@ ${layers(
   })),
   "signal to noise per layer",
 )}
-<details><summary>As a table</summary><div class="scroll" tabindex="0"><table><thead><tr><th>node</th><th>op</th><th class="n">signal to noise</th><th class="n">noise added</th><th>state</th></tr></thead><tbody>${rows.map(
+<details><summary>As a table</summary><div class="scroll" tabindex="0" role="region" aria-label="layers as a table"><table><thead><tr><th>node</th><th>op</th><th class="n">signal to noise</th><th class="n">noise added</th><th>state</th></tr></thead><tbody>${rows.map(
     (x) =>
       html`<tr><td class="w">${x.node}</td><td>${x.op}</td><td class="n">${db(x.sqnrDb)}</td><td class="n">${short(x.noiseAdded)}</td><td>${x.state}</td></tr>`,
   )}</tbody></table></div></details>`;
@@ -204,7 +204,7 @@ function planSection(plan: Plan | undefined): Html | undefined {
       : `${s.scale.length} scales, ${short(Math.min(...s.scale))} to ${short(Math.max(...s.scale))}`;
   };
   return html`<label for="plan-filter">Search (<span id="plan-table-n">${plan.sites.length}</span>)</label><input id="plan-filter" type="search" data-filter="plan-table" placeholder="a node, a type, a reason">
-<div class="scroll" tabindex="0"><table id="plan-table"><thead><tr><th>value</th><th>kind</th><th>scheme</th><th>scale</th><th>read by</th><th>because</th></tr></thead><tbody>${plan.sites.map(
+<div class="scroll" tabindex="0" role="region" aria-label="the plan"><table id="plan-table"><thead><tr><th>value</th><th>kind</th><th>scheme</th><th>scale</th><th>read by</th><th>because</th></tr></thead><tbody>${plan.sites.map(
     (s) =>
       html`<tr><td class="w">${s.value}</td><td>${s.kind}</td><td>${s.scheme.dtype}/${s.scheme.granularity.kind}</td><td>${scale(s)}</td><td class="w">${where(s)}</td><td class="w">${s.because}</td></tr>`,
   )}</tbody></table></div>`;
@@ -216,7 +216,7 @@ function floatSection({ plan, report }: ReportPage): Html | undefined {
   const summary = html`<p>${codes.map(([code, n], i) => html`${i > 0 ? " · " : ""}<code>${code}</code> ${n}`)}</p>`;
   if (plan === undefined) return summary;
   return html`${summary}<label for="float-filter">Search (<span id="float-table-n">${plan.skips.length}</span>)</label><input id="float-filter" type="search" data-filter="float-table" placeholder="a node, an operator, a reason">
-<div class="scroll" tabindex="0"><table id="float-table"><thead><tr><th>node</th><th>op</th><th>code</th><th>why</th></tr></thead><tbody>${plan.skips.map(
+<div class="scroll" tabindex="0" role="region" aria-label="nodes that stayed float"><table id="float-table"><thead><tr><th>node</th><th>op</th><th>code</th><th>why</th></tr></thead><tbody>${plan.skips.map(
     (s) => html`<tr><td class="w">${s.node}</td><td>${s.op}</td><td>${s.code}</td><td class="w">${s.detail}</td></tr>`,
   )}</tbody></table></div>`;
 }
@@ -243,6 +243,6 @@ function runSection(r: VerifyReport): Html {
     ],
   ];
   return html`<table><tbody>${rows.map(([k, v]) => html`<tr><th>${k}</th><td class="w">${v}</td></tr>`)}</tbody></table>
-${r.steps.length > 0 && html`<h3>Steps</h3><div class="scroll" tabindex="0"><table><thead><tr><th>step</th><th class="n">before</th><th class="n">after</th><th>kept</th><th>detail</th></tr></thead><tbody>${r.steps.map((s) => html`<tr><td>${s.step}</td><td class="n">${fixed(s.before, 2)} ${s.unit}</td><td class="n">${fixed(s.after, 2)} ${s.unit}</td><td>${s.kept ? "yes" : "rolled back"}</td><td class="w">${s.detail}</td></tr>`)}</tbody></table></div>`}
+${r.steps.length > 0 && html`<h3>Steps</h3><div class="scroll" tabindex="0" role="region" aria-label="steps"><table><thead><tr><th>step</th><th class="n">before</th><th class="n">after</th><th>kept</th><th>detail</th></tr></thead><tbody>${r.steps.map((s) => html`<tr><td>${s.step}</td><td class="n">${fixed(s.before, 2)} ${s.unit}</td><td class="n">${fixed(s.after, 2)} ${s.unit}</td><td>${s.kept ? "yes" : "rolled back"}</td><td class="w">${s.detail}</td></tr>`)}</tbody></table></div>`}
 ${r.diagnostics.map((d) => html`<p><b class="${d.severity}">${d.severity}</b> ${d.text}<br><span class="soft">${d.note}</span> <code>${d.code}</code></p>`)}`;
 }

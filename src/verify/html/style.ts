@@ -12,10 +12,10 @@ p{margin:.4rem 0}.soft,caption{color:var(--soft)}small,caption{font-size:.85rem}
 .card{background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:.7rem .9rem}.card b{display:block;font-size:1.3rem;font-variant-numeric:tabular-nums}
 svg{width:100%;height:auto;display:block;background:var(--card);border:1px solid var(--edge);border-radius:8px}
 svg text{fill:var(--fg);font:13px system-ui,sans-serif}svg .tick{fill:var(--soft);font-size:12px}.mid{text-anchor:middle}.end{text-anchor:end}
-.axis{stroke:var(--edge)}.grid{stroke:var(--edge);stroke-dasharray:2 4}.line{fill:none;stroke:var(--a1);stroke-width:1.5;opacity:.6}.whisker{stroke:var(--soft);stroke-width:2}
+.axis{stroke:var(--edge)}.grid{stroke:var(--edge);stroke-dasharray:2 4}.line{fill:none;stroke:var(--a1);stroke-width:1.5;opacity:.6}.whisker{stroke:var(--fg);stroke-width:2}
 .s0{fill:var(--a0)}.s1{fill:var(--a1)}.muted{fill:var(--bg);stroke:var(--a0)}.area{fill:var(--a0)}.range{fill:var(--range);stroke:var(--a1)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}caption{text-align:left;padding:.25rem 0}
-th,td{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--edge);vertical-align:top}td.n,th.n{text-align:right}td.w{overflow-wrap:anywhere;min-width:9rem}
+th,td{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--edge);vertical-align:top}td.n,th.n{text-align:right}td.n{white-space:nowrap}figure{content-visibility:auto;contain-intrinsic-size:auto 300px}td.w{overflow-wrap:anywhere;min-width:9rem}
 .scroll{overflow-x:auto;max-height:32rem;overflow-y:auto;border:1px solid var(--edge);border-radius:8px;padding:0 .7rem}.scroll thead th{position:sticky;top:0;background:var(--bg)}
 .scroll:focus-visible,input:focus-visible,select:focus-visible,summary:focus-visible,a:focus-visible{outline:3px solid var(--a1);outline-offset:2px}
 input,select{font:inherit;width:100%;padding:.45rem .6rem;border:1px solid var(--edge);border-radius:6px;background:var(--bg);color:var(--fg);margin:.25rem 0 .6rem}

@@ -1,4 +1,4 @@
-/** The part of playwright-core that the test uses: the project does not depend on it. */
+/** The part of playwright-core that the test uses. */
 interface Tab {
   on(event: "console", f: (m: { text(): string }) => void): void;
   on(event: "pageerror", f: (e: Error) => void): void;
@@ -6,6 +6,7 @@ interface Tab {
   goto(url: string): Promise<unknown>;
   evaluate(script: string): Promise<unknown>;
   fill(selector: string, text: string): Promise<void>;
+  readonly keyboard: { press(key: string): Promise<void> };
 }
 interface BrowserContext {
   newPage(): Promise<Tab>;

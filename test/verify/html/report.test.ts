@@ -1,8 +1,10 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { Ajv2020 } from "ajv/dist/2020.js";
 import { beforeAll, expect, test } from "vitest";
 import { renderReport } from "../../../src/verify/html/index.ts";
-import { fixed, html, raw, size } from "../../../src/verify/html/text.ts";
+import { escaped, fixed, html, raw, short, size } from "../../../src/verify/html/text.ts";
+import { printReportSchema } from "../../../src/verify/schema.ts";
 import type { VerifyReport } from "../../../src/verify/types.ts";
 import { freshFolder, qc, root } from "../../e2e/qc.ts";
 
@@ -49,6 +51,50 @@ test("its figures are the report's", () => {
     expect(text).toContain(want);
 });
 
+test("no figure of its sections on accuracy, size and layers is from anywhere else", () => {
+  const known = new Set<string>();
+  const words: string[] = [];
+  const walk = (v: unknown): void => {
+    if (typeof v === "string") words.push(v);
+    else if (typeof v === "number") {
+      // Rates are shown as percent.
+      for (const x of [v, 100 * v]) for (let d = 0; d <= 5; d++) known.add(fixed(x, d).replace("−", ""));
+      known.add(short(v).replace("−", ""));
+      for (const n of size(v).match(/[\d.]+/g) ?? []) known.add(n);
+    } else if (typeof v === "object" && v !== null) {
+      words.push(...Object.keys(v));
+      for (const x of Object.values(v)) walk(x);
+    }
+  };
+  walk(report);
+  known.add(fixed((100 * report.bytes.after) / report.bytes.before, 1));
+  let text = page
+    .slice(page.indexOf("<body>"), page.indexOf('<section id="ranges">'))
+    // Ticks of axes are scales, not figures; what is written about both (95 % intervals, percentiles) is prose.
+    .replace(/<text[^>]*class="[^"]*tick"[^>]*>[^<]*<\/text>/g, "")
+    .replace(/<ul class="flips">.*?<\/ul>/gs, "")
+    .replace(/<[^>]+>/g, " ")
+    .replace(/95 % interval|from the 10th to the 90th percentile|8 bits or fewer/g, " ");
+  for (const w of words.sort((a, b) => b.length - a.length)) if (/\d/.test(w) && /[a-z]/i.test(w)) text = text.replaceAll(escaped(w), " ");
+  const shown = text.match(/\d+(?:\.\d+)?(?:e[-+−]?\d+)?/g)!;
+  expect(shown.length).toBeGreaterThan(25);
+  expect(shown.filter((n) => !known.has(n))).toEqual([]);
+});
+
+test("report.json is what docs/report.schema.json says, and nothing else (npm run docs)", () => {
+  const text = readFileSync(join(root, "docs/report.schema.json"), "utf8");
+  expect(text).toBe(printReportSchema());
+  const check = new Ajv2020({ strict: false, allErrors: true }).compile(JSON.parse(text) as object);
+  expect(check(report) ? [] : check.errors).toEqual([]);
+  const more = {
+    sensitivity: { unit: "dB", schemes: ["w8"], rows: [{ node: "n", losses: [0.1, null, "Infinity"] }] },
+    frontier: { unit: "dB", points: [{ bytes: 10, loss: 1, chosen: true }] },
+  };
+  expect(check({ ...report, ...more }) ? [] : check.errors).toEqual([]);
+  expect(check({ ...report, surprise: 1 })).toBe(false);
+  expect(check({ ...report, verdict: "fine" })).toBe(false);
+});
+
 test("every site of the plan is a row, every histogram has its range, changed digits are pictures", () => {
   const plan = JSON.parse(readFileSync(join(folder, "d.plan.json"), "utf8")) as { sites: { kind: string; value: string }[] };
   const rows = /<table id="plan-table">.*?<\/table>/s.exec(page)![0].match(/<tr>/g)!.length - 1;
@@ -81,11 +127,11 @@ test("sensitivity and frontier appear when the report has them", () => {
   expect(page).not.toContain('<section id="frontier">');
 });
 
-/** Where a browser and its driver are installed; the project does not need them otherwise. */
+/** Where a browser is installed; its driver comes with the project and brings none. */
 const chromium = [process.env["QC_CHROMIUM"], "/usr/bin/chromium", "/usr/bin/google-chrome"].find((p) => p !== undefined && existsSync(p));
 const driver = process.env["QC_PLAYWRIGHT"] ?? join(root, "node_modules/playwright-core/index.mjs");
 test.skipIf(chromium === undefined || !existsSync(driver))(
-  "in Chromium: no console message, no request, no sideways scrolling on a phone, light and dark differ, the filter filters (needs chromium and QC_PLAYWRIGHT)",
+  "in Chromium: no console message, no request, no sideways scrolling on a phone, light and dark differ, the filter filters (skipped without a browser: QC_CHROMIUM, /usr/bin/chromium or /usr/bin/google-chrome)",
   async () => {
     const { chromium: browserType } = (await import(driver)) as typeof import("./browser.ts");
     const browser = await browserType.launch({ executablePath: chromium!, args: ["--no-sandbox"] });
@@ -112,6 +158,21 @@ test.skipIf(chromium === undefined || !existsSync(driver))(
         )) as number[];
         expect(shown).toBeGreaterThan(0);
         expect(shown).toBeLessThan(all!);
+        // Keys alone: every link, control and table that scrolls is reached, and shows that it is.
+        const reached = new Set<string>();
+        for (let k = 0; k < 60; k++) {
+          await tab.keyboard.press("Tab");
+          const at = (await tab.evaluate(
+            "(() => { const e = document.activeElement; if (e === document.body) return ['', '']; return [e.id || e.getAttribute('aria-label') || e.textContent, getComputedStyle(e).outlineStyle]; })()",
+          )) as [string, string];
+          // Behind the last control comes the browser's own bar.
+          if (at[0] === "") continue;
+          if (reached.has(at[0])) break;
+          reached.add(at[0]);
+          expect(at[1], at[0]).not.toBe("none");
+        }
+        for (const want of ["Accuracy", "The plan", "plan-filter", "the plan", "As a table", "tensor"])
+          expect([...reached]).toContain(want);
         expect(said).toEqual([]);
         await context.close();
       }
