@@ -32,8 +32,6 @@ export interface ProposeInput {
   readonly pins?: Readonly<Record<string, string>>;
   /** A cost table says what is slow: the target's rules of thumb about slow forms do not apply. */
   readonly measured?: boolean;
-  /** 7-bit weights, for CPUs whose int8 products saturate 16-bit sums. */
-  readonly reduceRange?: boolean;
   /** Hashes of the source model and the version of the prepare rules, written into the plan. */
   readonly source?: { readonly structure: string; readonly weights: string };
   readonly prepare?: string;

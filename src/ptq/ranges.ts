@@ -191,7 +191,7 @@ function bundle(p: Proposal, params: ReadonlyMap<number, SiteParams>, stats: Sta
   }
   let index = 0;
   for (const w of p.weights) {
-    const { scale, zeroPoint, tensorScale } = weightParams(w, input.reduceRange ?? false);
+    const { scale, zeroPoint, tensorScale } = weightParams(w);
     const stem = `w${String(index++).padStart(4, "0")}`;
     noteNeed(need, w.scheme);
     sites.push({

@@ -14,23 +14,19 @@ export interface WeightParams {
   /** The whole tensor's scale, where blocks have theirs in a second level. */
   readonly tensorScale?: number;
 }
-const cache = new WeakMap<WeightSite, Map<boolean, WeightParams>>();
+const cache = new WeakMap<WeightSite, WeightParams>();
 
 /**
- * Parameters of round-to-nearest weights: of each tensor, channel or block, scale = max|w| / 127 (int8; 63 with `reduceRange`: 7-bit codes,
- * whose products with uint8 never saturate a 16-bit sum), or min and max where the scheme is asymmetric.
+ * Parameters of round-to-nearest weights: of each tensor, channel or block, scale = max|w| / 127 (int8; 63 where the scheme takes 7 bits of
+ * it, whose products with uint8 never saturate a 16-bit sum), or min and max where the scheme is asymmetric.
  */
-export function weightParams(w: WeightSite, reduceRange: boolean): WeightParams {
-  const known = cache.get(w)?.get(reduceRange);
-  if (known) return known;
-  const made = choose(w, reduceRange);
-  const of = cache.get(w) ?? new Map<boolean, WeightParams>();
-  of.set(reduceRange, made);
-  cache.set(w, of);
-  return made;
+export function weightParams(w: WeightSite): WeightParams {
+  const known = cache.get(w) ?? choose(w);
+  cache.set(w, known);
+  return known;
 }
 
-function choose(w: WeightSite, reduceRange: boolean): WeightParams {
+function choose(w: WeightSite): WeightParams {
   const x = w.float32();
   const { dtype, symmetric, granularity } = w.scheme;
   if (isCodebookDType(dtype)) {
@@ -55,7 +51,7 @@ function choose(w: WeightSite, reduceRange: boolean): WeightParams {
   if (symmetric) {
     const absmax = absmaxOf(x, w.shape, granularity);
     finite(w, absmax);
-    const bits = reduceRange && dtype === "int8" ? 7 : w.scheme.bits;
+    const { bits } = w.scheme;
     const widen = bits === undefined ? 1 : codeBounds(dtype, false).max / codeBounds(dtype, false, bits).max;
     // All 16 codes at 4 bits: the lowest is worth 2 to 5 points of accuracy.
     const all = !w.scheme.narrow && (dtype === "int4" || dtype === "int2");
