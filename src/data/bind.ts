@@ -51,8 +51,8 @@ export function bindInputs(
       return undefined;
     }
   };
-  const given = config.inputs ?? {};
   const names = infos.map((i) => i.name);
+  const given = spelledOut(config.inputs ?? {}, names);
   for (const name of Object.keys(given)) {
     if (!names.includes(name))
       attempt(() => {
@@ -83,6 +83,23 @@ export function bindInputs(
   }
   return { inputs, constants, state };
 }
+
+/** `past.*.key` with `state: present.*.key` stands for every input of that form; an input's own key comes before a pattern. */
+function spelledOut(given: Readonly<Record<string, InputConfig>>, names: readonly string[]): Readonly<Record<string, InputConfig>> {
+  const out: Record<string, InputConfig> = {};
+  for (const [key, c] of Object.entries(given)) {
+    const pattern = key.includes("*") && !names.includes(key) ? patternOf(key) : undefined;
+    const matching = pattern ? names.filter((n) => pattern.test(n) && !Object.hasOwn(given, n)) : [];
+    if (pattern === undefined || matching.length === 0) out[key] = c;
+    for (const n of matching) {
+      const parts = pattern!.exec(n)!.slice(1);
+      out[n] = c.state === undefined ? c : { ...c, state: parts.reduce((s, part) => s.replace("*", part), c.state) };
+    }
+  }
+  return out;
+}
+const patternOf = (key: string): RegExp => new RegExp(`^${key.split("*").map(escaped).join("(.*)")}$`);
+const escaped = (text: string): string => text.replace(/[.+?^${}()|[\]\\]/g, "\\$&");
 
 const hint = (word: string | undefined) => (word === undefined ? {} : { nearest: word });
 
@@ -282,5 +299,10 @@ function spread(item: TensorItem, info: IoInfo): readonly number[] | undefined {
 }
 
 function startOf(set: string, info: IoInfo, c: InputConfig): Tensor {
-  return constantOf(set, dirname("."), info, c.init ?? 0);
+  if (c.init !== "empty") return constantOf(set, dirname("."), info, c.init ?? 0);
+  // A cache of nothing yet: the first open axis is the batch, what else is open grows from 0.
+  const batch = info.dims.findIndex((d) => typeof d !== "number");
+  const one = constantOf(set, dirname("."), info, 0);
+  const dims = info.dims.map((d, i) => (typeof d === "number" ? d : i === batch ? 1 : 0));
+  return { ...one, dims, data: one.data.slice(0, elementCount(dims)) as Tensor["data"] };
 }

@@ -14,7 +14,7 @@ export interface InputConfig {
   readonly steps?: readonly StepConfig[];
   readonly constant?: unknown;
   readonly state?: string;
-  readonly init?: number;
+  readonly init?: number | "empty";
   readonly finite?: boolean;
 }
 export interface LabelConfig {
@@ -30,6 +30,7 @@ export interface TextConfig {
   readonly special?: boolean;
   readonly bos?: number;
   readonly windows?: number;
+  readonly decode?: { readonly prefill: number };
   readonly truncate?: number;
   readonly pad?: { readonly length: number; readonly id: number; readonly side?: "left" | "right" };
 }

@@ -36,7 +36,10 @@ export const SET_SCHEMA = {
           steps,
           constant: { description: "the same value for every sample: a number, nested lists, or a .npy file" },
           state: { ...text, description: "the graph output that is fed back" },
-          init: { type: "number", description: "value that a sequence starts with (0)" },
+          init: {
+            anyOf: [{ type: "number" }, { const: "empty" }],
+            description: "value that a sequence starts with (0); `empty`: a cache that grows from no entries",
+          },
           finite: { type: "boolean", description: "false: NaN and infinities are meant" },
         },
         additionalProperties: false,
@@ -84,6 +87,13 @@ export const SET_SCHEMA = {
         special: { type: "boolean", description: "the tokenizer adds its special tokens (false)" },
         bos: { type: "integer", minimum: 0, description: "id that every sequence begins with" },
         windows: { ...positive, description: "all text as one stream, cut into windows of this many tokens" },
+        decode: {
+          type: "object",
+          description: "a window is decoded: a first sample of `prefill` tokens, then one token a sample behind a growing cache",
+          properties: { prefill: positive },
+          required: ["prefill"],
+          additionalProperties: false,
+        },
         truncate: { ...positive, description: "longest sequence" },
         pad: {
           type: "object",

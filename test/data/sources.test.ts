@@ -59,6 +59,45 @@ inputs: { ids: { from: ids }, attention: { from: mask }, where: { from: position
     expect(ints((await (await opened(left, [ids])).set.sample(1)).feeds["ids"]!.data)).toEqual([0, 5, 1]);
   });
 
+  test("decode: a window is one prefill and then single tokens behind a cache that starts empty", async () => {
+    at.write("d.txt", "a b c a b c");
+    const spec = at.write(
+      "d.yaml",
+      `source: d.txt
+inputs:
+  input_ids: { from: ids }
+  attention_mask: { from: mask }
+  position_ids: { from: positions }
+  "past.*.key": { state: "present.*.key", init: empty }
+text: { tokenizer: tokenizer.json, bos: 2, windows: 3, decode: { prefill: 2 } }
+labels: targets
+split: { calibrate: 2, select: 0, heldOut: 0 }
+`,
+    );
+    const tokens = { dtype: "int64", dims: ["batch", "sequence"] } as const;
+    const cache = { dtype: "float32", dims: ["batch", 4, "past", 8] } as const;
+    const inputs = [
+      { name: "input_ids", ...tokens },
+      { name: "attention_mask", ...tokens },
+      { name: "position_ids", ...tokens },
+      { name: "past.0.key", ...cache },
+      { name: "past.1.key", ...cache },
+    ];
+    const { set } = await opened(spec, inputs);
+    expect(set.state).toEqual({ "past.0.key": "present.0.key", "past.1.key": "present.1.key" });
+    const samples = await Promise.all([...Array(set.size).keys()].map((i) => set.sample(i)));
+    expect(set.sequences).toEqual(samples.map((_, i) => Math.floor(i / 2)));
+    expect(samples[0]!.feeds["past.1.key"]!.dims).toEqual([1, 4, 0, 8]);
+    expect(samples[1]!.feeds["past.1.key"]).toBeUndefined();
+    const numbersOf = (i: number, name: string) => Array.from(samples[i]!.feeds[name]!.data as BigInt64Array, Number);
+    expect([0, 1].map((i) => numbersOf(i, "input_ids").length)).toEqual([2, 1]);
+    expect([numbersOf(0, "attention_mask"), numbersOf(1, "attention_mask")]).toEqual([
+      [1, 1],
+      [1, 1, 1],
+    ]);
+    expect([numbersOf(0, "position_ids"), numbersOf(1, "position_ids")]).toEqual([[0, 1], [2]]);
+  });
+
   test("windows over one stream: every token is predicted once", async () => {
     at.write("w.txt", "a b c a b c a b");
     const spec = at.write("w.yaml", "source: w.txt\ntext: { tokenizer: tokenizer.json, bos: 2, windows: 3 }\nlabels: targets\n");

@@ -15,6 +15,8 @@ interface Documents {
 interface Sequence {
   readonly ids: readonly number[];
   readonly targets: readonly number[];
+  /** Tokens that earlier samples of the sequence were fed. */
+  readonly past?: number;
 }
 
 /**
@@ -25,7 +27,16 @@ interface Sequence {
 export async function textSource(base: Source | undefined, path: string, folder: string, c: TextConfig): Promise<Source> {
   const encode = await tokenizerOf(resolve(folder, c.tokenizer), c);
   const documents = base === undefined ? fileDocuments(path, c) : tableDocuments(base, c);
-  const make = c.windows === undefined ? undefined : await windowsOf(documents, encode, c, c.windows);
+  if (c.decode && c.windows === undefined)
+    throw new QcError({
+      code: "data/config",
+      file: path,
+      line: undefined,
+      at: "text.decode",
+      detail: "needs `windows`: the tokens of one sequence",
+    });
+  const windows = c.windows === undefined ? undefined : await windowsOf(documents, encode, c, c.windows);
+  const make = windows && c.decode ? windows.flatMap((w) => decoding(w, c.decode!.prefill)) : windows;
   const size = make?.length ?? documents.size;
   const names = ["ids", "mask", "positions", "types", "targets"];
   return {
@@ -33,6 +44,7 @@ export async function textSource(base: Source | undefined, path: string, folder:
     size,
     fields: new Map([...names.map((n) => [n, "int64[tokens]"] as const), ...(make === undefined ? (base?.fields ?? []) : [])]),
     main: "ids",
+    sequences: windows && c.decode ? sequencesOf(make!) : undefined,
     id: (i) => (make === undefined && base !== undefined ? base.id(i) : String(i)),
     async record(i, wanted): Promise<Fields> {
       const own = sequenceFields(make?.[i] ?? sequenceOf(encode(await documents.text(i)), c), c);
@@ -103,6 +115,21 @@ async function windowsOf(documents: Documents, encode: Encode, c: TextConfig, n:
   return out;
 }
 
+/** A window step by step: `prefill` tokens at once, then each of the others behind those before it. */
+function decoding(w: Sequence, prefill: number): Sequence[] {
+  const first = Math.min(prefill, w.ids.length);
+  const steps = Array.from({ length: w.ids.length - first }, (_, i) => first + i);
+  return [
+    { ids: w.ids.slice(0, first), targets: w.targets.slice(0, first) },
+    ...steps.map((at) => ({ ids: [w.ids[at]!], targets: [w.targets[at]!], past: at })),
+  ];
+}
+
+function sequencesOf(samples: readonly Sequence[]): number[] {
+  let n = -1;
+  return samples.map((s) => (s.past === undefined ? ++n : n));
+}
+
 /** One document: `bos` in front, cut to `truncate`. */
 function sequenceOf(tokens: readonly number[], c: TextConfig): Sequence {
   const all = c.bos === undefined ? tokens : [c.bos, ...tokens];
@@ -112,6 +139,7 @@ function sequenceOf(tokens: readonly number[], c: TextConfig): Sequence {
 
 function sequenceFields(s: Sequence, c: TextConfig): Fields {
   const n = s.ids.length;
+  const past = s.past ?? 0;
   const fill = Math.max(0, (c.pad?.length ?? 0) - n);
   const left = c.pad?.side === "left";
   const padded = (values: readonly number[], with_: number): TensorItem => {
@@ -121,9 +149,9 @@ function sequenceFields(s: Sequence, c: TextConfig): Fields {
   };
   return {
     ids: padded(s.ids, c.pad?.id ?? 0),
-    mask: padded(new Array<number>(n).fill(1), 0),
+    mask: padded(new Array<number>(past + n).fill(1), 0),
     positions: padded(
-      s.ids.map((_, i) => i),
+      s.ids.map((_, i) => past + i),
       0,
     ),
     types: padded(new Array<number>(n).fill(0), 0),

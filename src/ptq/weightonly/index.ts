@@ -49,7 +49,7 @@ const ROUNDED = "rounded by output error";
 export async function roundWeights(ctx: WeightOnlyContext): Promise<PlanBundle> {
   const clipped = clipBlocks(ctx.model, ctx.bundle);
   const { data, model } = ctx;
-  const indices = ctx.calibrate ?? data?.roles.calibrate ?? [];
+  const indices = standing(data, ctx.calibrate ?? data?.roles.calibrate ?? []);
   const tied = tiedProducts(model, clipped);
   const apart = new Set(tied.map((t) => t.node));
   const layers = layersOf(model, clipped).filter((l) => !apart.has(l.node));
@@ -71,24 +71,26 @@ export async function roundWeights(ctx: WeightOnlyContext): Promise<PlanBundle> 
       ...(ctx.signal && { signal: ctx.signal }),
     });
   const gate = new Gate(ctx);
-  try {
-    let best = await gate.start(clipped);
-    if (tied.length > 0) {
-      const alone: PlanBundle = { plan: { ...clipped.plan, sites: tied.map((t) => t.site) }, tensors: clipped.tensors };
-      const solved = await solve(
-        alone,
-        layersOf(model, alone).filter((l) => apart.has(l.node)),
-      );
-      best = await gate.keep("gptq-tied", best, withTied(model, best, tied, solved, ROUNDED), solved.length);
-    }
-    if (layers.length > 0) {
-      const solved = await solve(best, layers);
-      best = await gate.keep("gptq", best, withSolved(best, solved, ROUNDED), solved.length);
-    }
-    return { ...best, plan: { ...best.plan, steps: [...best.plan.steps, ...gate.steps] } };
-  } finally {
-    await gate.close();
+  let best = await gate.start(clipped);
+  if (tied.length > 0) {
+    const alone: PlanBundle = { plan: { ...clipped.plan, sites: tied.map((t) => t.site) }, tensors: clipped.tensors };
+    const solved = await solve(
+      alone,
+      layersOf(model, alone).filter((l) => apart.has(l.node)),
+    );
+    best = await gate.keep("gptq-tied", best, withTied(model, best, tied, solved, ROUNDED), solved.length);
   }
+  if (layers.length > 0) {
+    const solved = await solve(best, layers);
+    best = await gate.keep("gptq", best, withSolved(best, solved, ROUNDED), solved.length);
+  }
+  return { ...best, plan: { ...best.plan, steps: [...best.plan.steps, ...gate.steps] } };
+}
+
+/** Samples that need nothing of another: of a sequence with state, its first (what a decoder is given at once). */
+function standing(data: DataSet | undefined, indices: readonly number[]): readonly number[] {
+  const s = data?.sequences;
+  return s === undefined ? indices : indices.filter((i) => i === 0 || s[i] !== s[i - 1]);
 }
 
 /** Measures plans on select samples; without such samples every step is kept, as there is nothing to decide by. */
@@ -98,7 +100,7 @@ class Gate {
   #db = Number.NaN;
 
   constructor(ctx: WeightOnlyContext) {
-    const indices = (ctx.select ?? []).slice(0, MOST_SELECT);
+    const indices = standing(ctx.data, ctx.select ?? []).slice(0, MOST_SELECT);
     if (ctx.data === undefined || ctx.target === undefined || indices.length === 0) return;
     this.#judge = new Judge({
       model: ctx.model,
@@ -112,13 +114,13 @@ class Gate {
   }
 
   async start(bundle: PlanBundle): Promise<PlanBundle> {
-    if (this.#judge) this.#db = (await this.#judge.measure(bundle)).pooledDb;
+    if (this.#judge) this.#db = await this.#measure(bundle);
     return bundle;
   }
 
   async keep(step: string, before: PlanBundle, after: PlanBundle, layers: number): Promise<PlanBundle> {
     if (!this.#judge) return after;
-    const db = (await this.#judge.measure(after)).pooledDb;
+    const db = await this.#measure(after);
     const kept = db > this.#db;
     this.steps.push({ step, before: this.#db, after: db, unit: "dB", kept, layers });
     if (!kept) return before;
@@ -126,7 +128,12 @@ class Gate {
     return after;
   }
 
-  async close(): Promise<void> {
-    await this.#judge?.close();
+  /** The float network is not kept open between steps: rounding needs the memory. */
+  async #measure(bundle: PlanBundle): Promise<number> {
+    try {
+      return (await this.#judge!.measure(bundle)).pooledDb;
+    } finally {
+      await this.#judge!.close();
+    }
   }
 }

@@ -39,7 +39,7 @@ export function tiedProducts(model: Model, bundle: PlanBundle): readonly Tied[] 
     if (facts?.trait !== "compute" || weight?.kind !== "product" || weight.input !== 1 || weight.constant.shape.length !== 2) continue;
     const root = weight.constant.root;
     const sites = byRoot.get(root);
-    if (!sites || !lookups.has(root) || out.some((t) => t.sites === sites)) continue;
+    if (!sites || sites.length < 2 || !lookups.has(root) || out.some((t) => t.sites === sites)) continue;
     const first = sites[0]!;
     const g = first.scheme.granularity;
     if (g.kind !== "block" || !isIntDType(first.scheme.dtype) || weight.reduce.length !== 1) continue;
