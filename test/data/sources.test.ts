@@ -71,7 +71,6 @@ inputs:
   "past.*.key": { state: "present.*.key", init: empty }
 text: { tokenizer: tokenizer.json, bos: 2, windows: 3, decode: { prefill: 2 } }
 labels: targets
-split: { calibrate: 2, select: 0, heldOut: 0 }
 `,
     );
     const tokens = { dtype: "int64", dims: ["batch", "sequence"] } as const;
