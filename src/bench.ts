@@ -3,16 +3,15 @@ import { openData } from "./data/index.ts";
 import { QcError } from "./diagnostics.ts";
 import { BENCH } from "./gate-options.ts";
 import { writeAtomic } from "./io/atomic.ts";
-import { readFile } from "./io/source.ts";
 import { type Job, RUN_KEYS, type RunOptions, withJob } from "./job.ts";
 import { type Parsed, settle, type Wished } from "./options.ts";
-import { jsonText } from "./outputs.ts";
+import { jsonText, readJson } from "./outputs.ts";
 import { elementCount } from "./quant/dtype.ts";
 import { type DeviceUse, deviceUse } from "./runtime/device.ts";
 import { footprint } from "./runtime/footprint.ts";
 import type { Feeds, IoInfo, OptLevel, Session, SessionOptions, Tensor, TensorArray } from "./runtime/types.ts";
 import { drawSamples } from "./set.ts";
-import { inputsOf, readSource, type Source } from "./source.ts";
+import { inputsOf, readSource, type Source, sameInputs } from "./source.ts";
 import { pairedRatio, type Ratio, unpairedRatio } from "./verify/gate/decide.ts";
 import { type LoadResult, loadTest } from "./verify/gate/load.ts";
 import { medianOf, throughputInTurn, timeModels } from "./verify/gate/timing.ts";
@@ -76,6 +75,7 @@ export async function bench(models: readonly string[], given: BenchOptions = {})
         ours: fingerprint(machine),
       });
     const sources = models.map((m) => readSource(m));
+    sameInputs(sources);
     const samples = await Promise.all(sources.map((s) => samplesOf(job, s, options.data)));
     const rows: BenchRow[] = [];
     const refused: { model: string; batch: number; why: string }[] = [];
@@ -192,7 +192,7 @@ async function measure(
 }
 
 function readKept(file: string): BenchResult {
-  const kept = JSON.parse(new TextDecoder().decode(readFile(file))) as BenchResult;
+  const kept = readJson(file, "docs/cli.md (qc bench --save)") as BenchResult;
   if (kept?.schema !== "qc.bench/1") throw new QcError({ code: "gate/baseline", file, detail: `its schema is "${String(kept?.schema)}"` });
   return kept;
 }

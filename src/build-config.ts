@@ -142,6 +142,7 @@ export function parseBuild(text: string, file: string): BuildConfig {
     line: undefined,
     at,
     detail,
+    page: "docs/build.md",
     ...more,
   });
   let value: unknown;

@@ -12,7 +12,7 @@ import { codeHash } from "./io/self.ts";
 import { readFile } from "./io/source.ts";
 import { RUN_KEYS, type RunOptions } from "./job.ts";
 import { DEFAULT_SAMPLES, parseNumber, settle, type Wished } from "./options.ts";
-import { jsonText } from "./outputs.ts";
+import { jsonText, readJson } from "./outputs.ts";
 import { calibrate } from "./partial.ts";
 import { recipeOf } from "./plan/recipes/index.ts";
 import { copyCompanions, isPresetModel, layOut, presetConfig } from "./preset.ts";
@@ -292,9 +292,13 @@ async function keysOf(wishes: readonly ArtifactWish[], folder: string): Promise<
   return out;
 }
 /** Options that name files: what stands in them decides, not their names. */
-function fileOptionsOf(w: ArtifactWish): { readonly recipe?: string; readonly start?: string } {
-  const { recipe, start } = w.options as { recipe?: string; start?: string };
-  return { ...(recipe !== undefined && isRecipeFile(recipe) ? { recipe } : {}), ...(start === undefined ? {} : { start }) };
+function fileOptionsOf(w: ArtifactWish): { readonly recipe?: string; readonly start?: string; readonly costTable?: string } {
+  const { recipe, start, costTable } = w.options as { recipe?: string; start?: string; costTable?: string };
+  return {
+    ...(recipe !== undefined && isRecipeFile(recipe) ? { recipe } : {}),
+    ...(start === undefined ? {} : { start }),
+    ...(costTable === undefined ? {} : { costTable }),
+  };
 }
 const hashOfFile = (path: string) => sha256(readFile(path, LIMITS.modelBytes));
 const hashOf = (value: object) => sha256(JSON.stringify(value)).slice(0, 32);
@@ -303,9 +307,9 @@ const sorted = <T>(o: Readonly<Record<string, T>>): Record<string, T> =>
 
 function readLock(file: string): Lock | undefined {
   if (!isFile(file)) return undefined;
-  const lock = JSON.parse(new TextDecoder().decode(readFile(file))) as Lock;
+  const lock = readJson(file, "docs/build.md") as Lock;
   if (lock?.schema !== "qc.lock/1")
-    throw new QcError({ code: "data/config", file, line: undefined, at: "schema", detail: "is not qc.lock/1" });
+    throw new QcError({ code: "data/config", file, line: undefined, at: "schema", detail: "is not qc.lock/1", page: "docs/build.md" });
   return lock;
 }
 

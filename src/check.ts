@@ -14,7 +14,7 @@ import { footprint } from "./runtime/footprint.ts";
 import { machineInfo } from "./runtime/machine.ts";
 import type { OptLevel, Session, SessionOptions } from "./runtime/types.ts";
 import { drawSamples, sessionOf } from "./set.ts";
-import { inputsOf, readSource, type Source } from "./source.ts";
+import { inputsOf, readSource, type Source, sameInputs } from "./source.ts";
 import type { AttackKind } from "./verify/gate/attacks.ts";
 import {
   type Attacked,
@@ -82,6 +82,7 @@ export async function check(models: readonly (string | Uint8Array)[], given: Che
   const range = options.range === undefined ? undefined : rangeOf(options.range);
   return withJob({ ...given, threads: options.threads }, async (job) => {
     const sources = models.map(readSource);
+    sameInputs(sources);
     const data =
       options.data === undefined
         ? undefined

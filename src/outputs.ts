@@ -2,6 +2,7 @@ import { QcError } from "./diagnostics.ts";
 import type { Model } from "./graph/ir.ts";
 import { saveModel } from "./graph/onnx/index.ts";
 import { writeAtomic } from "./io/atomic.ts";
+import { readFile } from "./io/source.ts";
 import { isSameFile, unwritableReason } from "./io/writable.ts";
 import type { PlanBundle } from "./plan/types.ts";
 import { writePlan } from "./plan/write.ts";
@@ -53,6 +54,19 @@ export function checkOutputs(paths: readonly string[], inputs: readonly (string 
 export function jsonText(value: unknown): string {
   const plain = (_: string, v: unknown) => (typeof v === "bigint" || (typeof v === "number" && !Number.isFinite(v)) ? String(v) : v);
   return `${JSON.stringify(value, plain, 2)}\n`;
+}
+
+/** A JSON file of ours; whoever wrote another thing into it gets its place, not a bug report. */
+export function readJson(file: string, page: string, revive?: (key: string, v: unknown) => unknown): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(readFile(file)), revive);
+  } catch (e) {
+    if (e instanceof QcError) throw e;
+    throw new QcError(
+      { code: "data/config", file, line: undefined, at: "", detail: `is no JSON (${(e as Error).message})`, page },
+      { cause: e },
+    );
+  }
 }
 
 /** The model comes last: when it is there, what explains it is there as well. */

@@ -40,6 +40,7 @@ export function parseRecipe(text: string, file: string): RecipeFile {
     line: undefined,
     at,
     detail,
+    page: "docs/cli.md",
     ...more,
   });
   let value: unknown;

@@ -60,6 +60,17 @@ export function refuseQuantized(model: Model): void {
     );
 }
 
+/** Models that are compared must take the same inputs: the first one's. */
+export function sameInputs(sources: readonly Source[]): void {
+  const namesOf = (s: Source) => inputsOf(s.model).map((i) => i.name);
+  const [first, ...others] = sources;
+  const want = namesOf(first!);
+  const sorted = (n: readonly string[]) => [...n].sort().join("\0");
+  const other = others.find((s) => sorted(namesOf(s)) !== sorted(want));
+  if (other !== undefined)
+    throw new QcError({ code: "gate/inputs-differ", label: other.label, have: namesOf(other), reference: first!.label, want });
+}
+
 /** What a caller must feed: graph inputs without a default. */
 export function inputsOf(model: Model): readonly IoInfo[] {
   return model.graph.inputs

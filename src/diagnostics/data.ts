@@ -30,6 +30,8 @@ export const DATA = {
     readonly detail: string;
     readonly nearest?: string;
     readonly allowed?: readonly string[];
+    /** The page that says what the file may hold; default that of set files. */
+    readonly page?: string;
   }) =>
     error(
       `${f.file}${f.line === undefined ? "" : `:${f.line}`}: ${f.at === "" ? "" : `"${f.at}" `}${f.detail}`,
@@ -37,7 +39,7 @@ export const DATA = {
         ? `Did you mean "${f.nearest}"?`
         : f.allowed !== undefined
           ? `Allowed: ${f.allowed.join(", ")}.`
-          : "See docs/data.md for what a set file may hold.",
+          : `See ${f.page ?? "docs/data.md"} for what it may hold.`,
     ),
   "data/checksum": (f: { readonly file: string; readonly want: string; readonly got: string }) =>
     error(

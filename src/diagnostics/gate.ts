@@ -1,10 +1,10 @@
-import { error, type Section, warning } from "./format.ts";
+import { error, list, type Section, warning } from "./format.ts";
 
 export const GATE = {
   "gate/baseline": (f: { readonly file: string; readonly detail: string }) =>
     error(
       `"${f.file}" is no baseline for this comparison: ${f.detail}`,
-      "Make it anew with qc check MODEL --data SET --save-baseline FILE.",
+      "Make it anew: qc check MODEL --data SET --save-baseline FILE, or for qc bench its --save FILE.",
     ),
   "gate/busy": (f: { readonly share: number; readonly from: string }) =>
     warning(
@@ -13,6 +13,16 @@ export const GATE = {
     ),
   "gate/failed": (f: { readonly check: string; readonly severity: string; readonly note: string }) =>
     error(`${f.check} fails the gate (${f.severity}): ${f.note}`, "Look at the table; widen the limit in gate.yaml only for a reason."),
+  "gate/inputs-differ": (f: {
+    readonly label: string;
+    readonly have: readonly string[];
+    readonly reference: string;
+    readonly want: readonly string[];
+  }) =>
+    error(
+      `"${f.label}" takes ${list(f.have)}, and "${f.reference}" takes ${list(f.want)}: they are not two files of one model`,
+      "Name two files with the same inputs. qc inspect FILE shows what one takes.",
+    ),
   "gate/no-attack": (f: { readonly why: string }) =>
     error(
       `This model cannot be attacked through its gradients: ${f.why}`,

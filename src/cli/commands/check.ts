@@ -26,6 +26,8 @@ export async function run(c: Context<typeof CHECK>): Promise<ExitCode> {
   print.out(table([HEADINGS, ...result.findings.map(rowOf)], [3, 4, 5, 6]));
   if (github) print.out(formatGithub(result, fileNameOf(c.args.at(-1)!)).trimEnd());
   for (const f of result.failed) print.diagnostic({ code: "gate/failed", check: f.check, severity: f.severity, note: f.note });
-  print.out(`${"verdict".padEnd(10)} ${result.ok ? "passes" : "fails"}: ${names.candidate} against ${names.reference}`);
+  const open = result.findings.filter((f) => f.outcome === "skipped" && f.severity !== "P2").map((f) => f.check);
+  const judged = open.length === 0 ? "" : `   (not judged: ${open.join(", ")})`;
+  print.out(`${"verdict".padEnd(10)} ${result.ok ? "passes" : "fails"}: ${names.candidate} against ${names.reference}${judged}`);
   return result.ok ? 0 : 3;
 }

@@ -1,11 +1,11 @@
 import { readStats } from "../../calibrate/index.ts";
 import { openData } from "../../data/index.ts";
+import { QcError } from "../../diagnostics.ts";
 import type { REPORT } from "../../gate-options.ts";
 import { loadModel } from "../../graph/onnx/index.ts";
 import { writeAtomic } from "../../io/atomic.ts";
 import { fileNameOf, isFile } from "../../io/path.ts";
-import { readFile } from "../../io/source.ts";
-import { checkOutputs, htmlNameOf } from "../../outputs.ts";
+import { checkOutputs, htmlNameOf, readJson } from "../../outputs.ts";
 import { pageOf } from "../../page.ts";
 import { readPlan } from "../../plan/io.ts";
 import { inputsOf } from "../../source.ts";
@@ -18,7 +18,16 @@ export async function run(c: Context<typeof REPORT>): Promise<ExitCode> {
   const { options } = c;
   const out = options.out ?? htmlNameOf(path);
   checkOutputs([out], [path, options.stats, options.model]);
-  const report = JSON.parse(new TextDecoder().decode(readFile(path)), numberAgain) as VerifyReport;
+  const report = readJson(path, "docs/report.schema.json", numberAgain) as VerifyReport;
+  if (report?.schema !== "qc.report/1")
+    throw new QcError({
+      code: "data/config",
+      file: path,
+      line: undefined,
+      at: "schema",
+      detail: "is not qc.report/1: it is no report of qc quantize",
+      page: "docs/report.schema.json",
+    });
   const beside = path.replace(/\.report\.json$/, ".plan.json");
   const planFile = options.plan ?? (beside !== path && isFile(beside) ? beside : undefined);
   const data =

@@ -133,7 +133,15 @@ export function parseGate(text: string, file: string): Gate {
   const fail = (path: readonly string[], detail: string, more: { nearest?: string; allowed?: readonly string[] } = {}): Diagnostic => {
     const node = doc.getIn(path, true) as { range?: readonly number[] } | undefined;
     const at = node?.range?.[0];
-    return { code: "data/config", file, line: at === undefined ? undefined : lines.linePos(at).line, at: path.join("."), detail, ...more };
+    return {
+      code: "data/config",
+      file,
+      line: at === undefined ? undefined : lines.linePos(at).line,
+      at: path.join("."),
+      detail,
+      page: "docs/cli.md",
+      ...more,
+    };
   };
   if (doc.errors.length > 0) throw new QcError(doc.errors.map((e) => fail([], e.message)));
   const value = (doc.toJS({ maxAliasCount: 100 }) ?? {}) as RawGate;

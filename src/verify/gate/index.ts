@@ -86,7 +86,16 @@ function accuracy(o: GateInput, out: Finding[]): MetricComparison | undefined {
   const [a, b] = [o.reference.score?.metric, o.candidate.score?.metric];
   const rule = o.gate.accuracy;
   if (o.metric === undefined || a === undefined || b === undefined) {
-    if (rule !== undefined) out.push(skipped("accuracy", rule.severity, "the set has no metric, or no sample was run"));
+    if (rule !== undefined)
+      out.push(
+        skipped(
+          "accuracy",
+          rule.severity,
+          o.candidate.score === undefined
+            ? "no held-out sample was run: give --data with samples for that role"
+            : "the set has no metric: name labels and a metric in its set file",
+        ),
+      );
     return undefined;
   }
   const m = compareRuns(o.metric, a, b, o.ids);
