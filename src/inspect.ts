@@ -1,3 +1,4 @@
+import { type CacheFacts, cacheOf } from "./cache.ts";
 import type { Model } from "./graph/ir.ts";
 import { modelHashes } from "./graph/onnx/hash.ts";
 import { traitOf } from "./graph/ops/index.ts";
@@ -23,6 +24,8 @@ export interface Inspection {
   readonly externalBytes: number;
   /** Products that quantization speaks of: convolutions, matrix products, recurrent layers. */
   readonly products: number;
+  /** Of a decoder: what one token adds to the cache, and how many positions there are. */
+  readonly cache: CacheFacts | undefined;
   readonly quantizationOperators: number;
   readonly metadata: Readonly<Record<string, string>>;
   readonly hashes: { readonly structure: string; readonly weights: string };
@@ -71,6 +74,7 @@ export function inspect(model: Model): Inspection {
     bytesByType: Object.fromEntries([...bytes].sort((a, b) => b[1] - a[1])),
     externalBytes,
     products,
+    cache: cacheOf(model),
     quantizationOperators,
     metadata: Object.fromEntries(model.metadata),
     hashes: modelHashes(model),

@@ -81,6 +81,12 @@ export async function run(c: Context<{ readonly nodes: FlagOption }>): Promise<E
     const missing = unknown.length > 0 ? `; ${unknown.length} values of unknown shape are not in it` : "";
     rows.push(["activations", `${bytes(peakBytes)} at once, at "${peakAt}"; ${bytes(totalBytes)} if none is freed${missing}`]);
   } else rows.push(["MACs a run", `not known: ${String(cost)}`]);
+  if (facts.cache !== undefined) {
+    const { tensors, bytesPerToken, types, contextLength } = facts.cache;
+    const limit = contextLength === undefined ? "no limit in the graph" : `${contextLength.toLocaleString("en-US")} positions`;
+    const full = contextLength === undefined ? "" : `, ${bytes(bytesPerToken * contextLength)} when full`;
+    rows.push(["cache", `${bytes(bytesPerToken)} a token in ${tensors} tensors of ${types.join(", ")}; ${limit}${full}`]);
+  }
   if (facts.quantizationOperators > 0) rows.push(["quantized", `${facts.quantizationOperators} quantization operators`]);
   c.print.out(table(rows));
   if (c.options.nodes) c.print.out(table(nodeList.map((n) => [n.op, n.name, n.outputs.join(", ")])));
