@@ -1,6 +1,6 @@
 // Fine-tuning measured on samples that training never saw.
 //
-//   node bench/qat.mjs MODEL.onnx CALIB.npy SCORE.npy LABELS.npy [--weights int4/channel | --recipe w4a4] [--calibrator mse] [--improve] [--extra 3000] [--steps 400] [--rate 0.002] …
+//   node bench/qat.mjs MODEL.onnx CALIB.npy SCORE.npy LABELS.npy [--weights int4/channel | --recipe w4a4] [--calibrator mse] [--improve [--effort best]] [--extra 3000] [--steps 400] [--rate 0.002] …
 //
 // CALIB is trained on (a fifth of it judges), with `--extra` samples drawn from SCORE by the printed seed; the rest of SCORE is held out.
 // Prints metric, SQNR at the output, agreement, flips, steps and seconds of the start and of what came back, and what a step costs beside a
@@ -18,6 +18,7 @@ const { values: flags, positionals } = parseArgs({
     recipe: { type: "string", default: "" },
     calibrator: { type: "string", default: "minmax" },
     improve: { type: "boolean", default: false },
+    effort: { type: "string", default: "default" },
     extra: { type: "string", default: "0" },
     seed: { type: "string", default: "7" },
     steps: { type: "string", default: "400" },
@@ -114,7 +115,16 @@ try {
   const stats = await calibrate.collectStats({ model: prepared.model, values: proposal.values, data, indices, runtime });
   let bundle = planOf(proposal, stats, calibrate.CALIBRATORS[flags.calibrator]);
   if (flags.improve)
-    bundle = await improvePlan({ model: prepared.model, types: prepared.types, bundle, stats, data, runtime, target, effort: "default" });
+    bundle = await improvePlan({
+      model: prepared.model,
+      types: prepared.types,
+      bundle,
+      stats,
+      data,
+      runtime,
+      target,
+      effort: flags.effort,
+    });
 
   const outputs = async (model) => {
     const session = await runtime.open(onnx.writeModel(model));
