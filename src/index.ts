@@ -4,6 +4,7 @@
  */
 export { type Baseline, type CheckOptions, type CheckResult, check } from "./check.ts";
 export { type QuantizeOptions, type QuantizeResult, quantize } from "./compile.ts";
+export { type CostsOptions, costs } from "./costs.ts";
 export { type Diagnostic, type DiagnosticCode, explain as explainDiagnostic, QcError } from "./diagnostics.ts";
 export { type Explanation, explain } from "./explain.ts";
 export {

@@ -95,7 +95,10 @@ function allTargetsValues(read: Source, prepared: Prepared): readonly string[] {
   const base = { model: prepared.model, types: prepared.types, recipe: recipeOf("int8"), source: read.hashes, prepare: prepared.version };
   for (const name of TARGET_NAMES) {
     try {
-      for (const v of proposeSites({ ...base, target: targetOf(name) }).values) values.add(v);
+      const target = targetOf(name);
+      for (const v of proposeSites({ ...base, target }).values) values.add(v);
+      // With a cost table, what the target's own rules would leave float may be codes.
+      if (target.rows.some((r) => r.slow)) for (const v of proposeSites({ ...base, target, measured: true }).values) values.add(v);
     } catch (e) {
       // A target without static activations wants none.
       if (!(e instanceof QcError) || e.diagnostics[0]?.code !== "plan/recipe-unavailable") throw e;
