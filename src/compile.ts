@@ -124,15 +124,13 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
     };
     const plan = await job.stage(
       "improve",
-      async () =>
-        castRest(await timed(wish, prepared, await improve(job, prepared, proposal, chosen, calibrated, data, wish, tell)), {
-          model: prepared.model,
-          types: prepared.types,
-          recipe: wish.recipe,
-          target: wish.target,
-          stats: calibrated?.stats,
-          report: job.report,
-        }),
+      async () => {
+        const improved = await timed(wish, prepared, await improve(job, prepared, proposal, chosen, calibrated, data, wish, tell));
+        const { model, types } = prepared;
+        const { recipe, target } = wish;
+        const cast = castRest(improved, { model, types, recipe, target, stats: calibrated?.stats, report: job.report });
+        return keepFloats(job, prepared, cast, data, wish);
+      },
       (b) => improveFacts(chosen, b),
     );
     const model = await job.stage(
@@ -497,6 +495,27 @@ async function improve(
     session: sessionOf(data, options),
     report: job.report,
     progress: job.progress("improve"),
+    ...(job.signal === undefined ? {} : { signal: job.signal }),
+  });
+}
+
+/** Of what became a 16-bit float, what the outputs cannot do with is float32 again; `fast` leaves it at ranges. */
+async function keepFloats(
+  job: Job,
+  { model }: Prepared,
+  bundle: PlanBundle,
+  data: DataSet | undefined,
+  { options, target }: Settled,
+): Promise<PlanBundle> {
+  if (bundle.plan.rest === undefined || data === undefined || options.effort === "fast") return bundle;
+  const { keepByError } = await import("./ptq/rest-error.ts");
+  return keepByError(bundle, {
+    model,
+    target,
+    data,
+    runtime: job.runtime,
+    session: sessionOf(data, options),
+    report: job.report,
     ...(job.signal === undefined ? {} : { signal: job.signal }),
   });
 }

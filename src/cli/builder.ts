@@ -95,9 +95,12 @@ function namesOf(n: Node): readonly string[] {
   return n.name !== "" ? [n.name] : [`node_of_${n.outputs[0]?.name ?? ""}`];
 }
 
-/** Data, weight and result. A dequantizing product has codes and scales among its constants: the codes are its weight. */
+/**
+ * Data, weight and result. A dequantizing product has codes and scales among its constants: the codes are its weight. A weight that another
+ * kernel unpacks comes as an input, and the constants are scales.
+ */
 function typesOf(k: Kernel): string {
-  const weight = k.constants.find((t) => NARROW.includes(t)) ?? k.constants[0];
+  const weight = k.constants.find((t) => NARROW.includes(t)) ?? (NARROW.includes(k.inputs[1] ?? "") ? undefined : k.constants[0]);
   const operands = weight === undefined ? k.inputs.slice(0, 2) : [k.inputs[0] ?? "", weight];
   return `${operands.join(" × ")} → ${k.outputs[0] ?? ""}`;
 }

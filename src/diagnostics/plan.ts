@@ -39,6 +39,18 @@ export const PLAN = {
       `${plural(f.values.length, "value")} and the nodes around them stay float32 instead of ${f.to}: ${list(f.values.map((v) => `${v.value} (${v.because})`))}`,
       "The plan lists them all.",
     ),
+  "plan/rest-error": (f: {
+    readonly to: string;
+    readonly beforeDb: number;
+    readonly afterDb: number;
+    readonly groups: readonly { readonly what: string; readonly gainDb: number }[];
+  }) =>
+    info(
+      f.groups.length === 0
+        ? `${f.to} leaves ${f.beforeDb.toFixed(1)} dB at the outputs on select samples, and no group of nodes alone is the cause`
+        : `${f.to} alone would leave ${f.beforeDb.toFixed(1)} dB at the outputs on select samples; with float32 for ${list(f.groups.map((g) => `${g.what} (${g.gainDb.toFixed(1)} dB)`))} it is ${f.afterDb.toFixed(1)} dB`,
+      f.groups.length === 0 ? "Use bfloat16 or float32 if that is too little." : "The plan lists the values.",
+    ),
   "plan/nothing-quantized": (f: { readonly nodes: number; readonly why: string }) =>
     warning(
       `No node was quantized: ${plural(f.nodes, "node")} left in float, most of them because ${f.why}`,

@@ -115,6 +115,26 @@ class Halver {
     this.#graphs = graphs;
     for (const g of graphs) for (const v of g.outputs) if (v.graph !== g) this.#foreign.add(v);
     for (const g of graphs) for (const n of g.nodes) if (this.#canRun(n)) this.low.add(n);
+    this.#alignScales();
+  }
+
+  /**
+   * Scales of one product have one type (TensorRT: "type mismatch between matmul operand scales"), and so have a Q and its DQ: where one
+   * keeps float32, so do the others.
+   */
+  #alignScales(): void {
+    const nodes = this.#graphs.flatMap((g) => g.nodes);
+    const groups = [
+      ...nodes.filter((n) => traitOf(n) === "compute").map((n) => n.inputs.map(dequantizerOf).filter((d) => d !== undefined)),
+      ...nodes.filter(isDequantizer).map((d) => [d, ...(d.inputs[0]?.producer?.op === "QuantizeLinear" ? [d.inputs[0].producer] : [])]),
+    ];
+    for (let changed = true; changed; ) {
+      changed = false;
+      for (const group of groups) {
+        if (group.every((n) => this.low.has(n))) continue;
+        for (const n of group) changed = this.low.delete(n) || changed;
+      }
+    }
   }
 
   #isFloat(v: Value | undefined): v is Value {
@@ -208,6 +228,15 @@ function inTwoLevels(n: Node): boolean {
   return (
     n.inputs[1]?.producer?.op === "DequantizeLinear" || n.outputs[0]!.uses.some((u) => u.node.op === "DequantizeLinear" && u.input === 1)
   );
+}
+
+const isDequantizer = (n: Node): boolean => n.op === "DequantizeLinear";
+
+/** The DQ that an operand comes from, through movement. */
+function dequantizerOf(v: Value | undefined): Node | undefined {
+  let at = v?.producer;
+  while (at && (at.op === "Transpose" || at.op === "Reshape" || at.op === "Identity")) at = at.inputs[0]?.producer;
+  return at && isDequantizer(at) ? at : undefined;
 }
 
 const SOURCES = new Set(["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"]);

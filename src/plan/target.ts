@@ -23,6 +23,8 @@ export interface WeightRow {
   readonly blockSizes?: readonly number[];
   /** Blocks must be whole: the size divides the axis, or ("or-one") one block holds all of it. */
   readonly wholeBlocks?: "exact" | "or-one";
+  /** Blocks along the axis there must be at least. */
+  readonly leastBlocks?: number;
   readonly symmetricOnly?: true;
   readonly form: WeightForm;
   /** The data input is quantized too (static or dynamic); false: weight-only. */

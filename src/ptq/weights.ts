@@ -48,7 +48,9 @@ function isBlockable({ weight }: WeightUse): boolean {
 
 /** The size nearest above the one wanted (else the largest) that the target takes on an axis of this length. */
 function blockSize(want: number, row: WeightRow, length: number): number | undefined {
-  const whole = (s: number): boolean => row.wholeBlocks === undefined || length % s === 0 || (row.wholeBlocks === "or-one" && length <= s);
+  const whole = (s: number): boolean =>
+    (row.wholeBlocks === undefined || length % s === 0 || (row.wholeBlocks === "or-one" && length <= s)) &&
+    length > s * ((row.leastBlocks ?? 1) - 1);
   const sizes = row.blockSizes ?? [want];
   return sizes.find((s) => s >= want && whole(s)) ?? [...sizes].reverse().find(whole);
 }
@@ -113,6 +115,9 @@ function sitesAt(ctx: Context, uses: readonly WeightUse[]): WeightSite[] {
 
 const useOf = (u: WeightUse): Use => ({ node: u.node, input: u.weight.input });
 
+/** Elements of a weight up to which its floats are kept once made: a model may be larger than memory. */
+const MOST_KEPT = 1 << 20;
+
 function site(
   ctx: Context,
   value: Value,
@@ -135,6 +140,7 @@ function site(
   const form: WeightForm = codes ? "gather-codes" : u.row.form;
   const because = `${dtype} ${granularity.kind}${part.length > 1 ? `, shared by ${part.length} nodes` : ""}: weight of ${u.node.op}${own === undefined ? "" : `; ${own}`}`;
   let cache: Float32Array | undefined;
+  const keep = elementCount(shape) <= MOST_KEPT;
   return {
     value,
     path: ctx.path(value),
@@ -144,8 +150,10 @@ function site(
     form,
     shape,
     float32: () => {
-      cache ??= float32();
-      return cache;
+      if (cache) return cache;
+      const x = float32();
+      if (keep) cache = x;
+      return x;
     },
     because,
   };

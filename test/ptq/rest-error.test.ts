@@ -14,12 +14,12 @@ import { seededSet } from "./data.ts";
 const runtime = createRuntime({ workers: 1 });
 afterAll(() => runtime.close());
 
-/** h is large and nearly constant; its difference from a constant near it is all that the output sees: rounding h to 11 bits drowns it. */
+/** h is large and nearly constant; its difference from its mean is all that the output sees: rounding h to 11 bits drowns it. */
 function cancelling(): Model {
   const b = new Builder(17);
   const x = b.input("x", [1, 16]);
   const h = b.node("Add", [b.node("MatMul", [x, b.weight("w", [16, 16])], {}, "m"), b.floats("large", [1000], [])], {}, "h");
-  const d = b.node("Sub", [h, b.floats("near", [999.5], [])], {}, "d");
+  const d = b.node("Sub", [h, b.node("ReduceMean", [h], { axes: [-1] }, "mean")], {}, "d");
   return b.output(b.node("MatMul", [d, b.weight("v", [16, 4])], {}, "y"));
 }
 function plain(): Model {
@@ -44,8 +44,8 @@ async function measured(source: Model) {
 test("a difference of large numbers stays float32, with the decibels that it gains as the reason", async () => {
   const { kept, said } = await measured(cancelling());
   const rest = kept.plan.rest!;
-  expect(rest.keep.map((k) => k.value)).toEqual(expect.arrayContaining(["h"]));
-  expect(rest.keep.find((k) => k.value === "h")!.because).toMatch(/^float32 takes [0-9.]+ dB of noise off the outputs \((Add|Sub)\)$/);
+  const large = rest.keep.find((k) => /^h/.test(k.value));
+  expect(large?.because).toMatch(/^float32 takes [0-9.]+ dB of noise off the outputs \((Add|Sub|ReduceMean)\)$/);
   expect(said).toMatchObject([{ code: "plan/rest-error", to: "float16" }]);
   const d = said[0] as Extract<Diagnostic, { code: "plan/rest-error" }>;
   expect(d.beforeDb).toBeLessThan(toleranceDb("float16"));

@@ -38,7 +38,7 @@ const NVFP4: WeightRow = {
   withActivation: true,
   activationRanks: [2, 3],
 };
-const MXFP8: WeightRow = { ...NVFP4, dtype: "float8e4m3fn", blockSizes: [MXFP8_BLOCK], form: "mxfp8" };
+const MXFP8: WeightRow = { ...NVFP4, dtype: "float8e4m3fn", blockSizes: [MXFP8_BLOCK], leastBlocks: 2, form: "mxfp8" };
 
 const ROWS: readonly TargetRow[] = [
   {
@@ -53,7 +53,7 @@ const ROWS: readonly TargetRow[] = [
     activation: ["int8"],
     output: "none",
     weight: [INT8, INT4_INT8, INT4_ONLY, INT8_ONLY],
-    source: `${NVIDIA}; ${BUILDER}: gemm i:Int8 c:Int8`,
+    source: `${NVIDIA}; ${BUILDER}: gemm i:Int8 c:Int8; runtime_fusion i:Half c:Int4 in blocks, kgen c:Int4 o:Half at each run with one block`,
   },
   {
     ops: ["Add"],
@@ -82,11 +82,19 @@ const ROWS: readonly TargetRow[] = [
 ];
 const FP8_ROWS: readonly TargetRow[] = [
   {
-    ops: ["Conv", "Gemm", "MatMul"],
+    ops: ["Conv"],
     activation: ["float8e4m3fn"],
     output: "none",
     weight: [FP8],
-    source: `${BUILDER}: correlation i:FP8 c:FP8, gemm i:FP8 c:FP8`,
+    slow: { inputChannelsBelow: 2, source: `${BUILDER}: one input channel runs as correlation i:Half,Half behind dequantizing kernels` },
+    source: `${BUILDER}: correlation i:FP8 c:FP8`,
+  },
+  {
+    ops: ["Gemm", "MatMul"],
+    activation: ["float8e4m3fn"],
+    output: "none",
+    weight: [FP8],
+    source: `${BUILDER}: gemm i:FP8 c:FP8`,
   },
 ];
 const BLOCK_PRODUCTS = { ops: ["Gemm", "MatMul"], when: { attrs: { transA: [0, null] } }, output: "none" } as const;

@@ -70,6 +70,21 @@ export const BLOCK_FLOAT_RULES: readonly LintRule[] = [
     },
   }),
   rule({
+    id: "TRT21",
+    kind: "reject",
+    title: "a weight of MXFP8 has two blocks or more",
+    remedy: "Leave a product of 32 inputs in another type.",
+    source: `${BUILDER}: "operand.h:524: CHECK(is_constant()) failed" with K = 32`,
+    *check(model) {
+      for (const n of allNodes(model)) {
+        const codes = n.op === "TRT_MXFP8DequantizeLinear" && n.inputs[0]?.isConstant ? shapeOf(n.inputs[0]) : undefined;
+        const scales = shapeOf(n.inputs[1]);
+        const axis = codes && (intAttr(n, "axis", -1) + codes.length) % codes.length;
+        if (axis !== undefined && scales?.[axis] === 1) yield { at: n, text: `${codes?.[axis]} elements along axis ${axis}` };
+      }
+    },
+  }),
+  rule({
     id: "TRT58",
     kind: "slow",
     title: "float4 weights without float4 activations are unpacked at each run",
