@@ -144,7 +144,13 @@ export function parseGate(text: string, file: string): Gate {
     };
   };
   if (doc.errors.length > 0) throw new QcError(doc.errors.map((e) => fail([], e.message)));
-  const value = (doc.toJS({ maxAliasCount: 100 }) ?? {}) as RawGate;
+  let value: RawGate;
+  try {
+    value = (doc.toJS({ maxAliasCount: 100 }) ?? {}) as RawGate;
+  } catch (e) {
+    // An alias that nothing names, or too many of them.
+    throw new QcError(fail([], (e as Error).message), { cause: e });
+  }
   const check = new Ajv({ allErrors: true, strict: false, verbose: true, validateSchema: false }).compile({
     ...GATE_SCHEMA,
     $schema: undefined,

@@ -64,6 +64,7 @@ test("typing errors are named with their line and the nearest word", () => {
     ]);
   }
   expect(() => parseGate("size: { most: lots }", "gate.yaml")).toThrow(/3%, 0.03, 0.5pt/);
+  expect(() => parseGate("size: { most: *lots }", "gate.yaml")).toThrow(/[Uu]nresolved alias/);
 });
 test("junit, annotations and markdown carry what failed, with awkward names", () => {
   const j = judgeGate(input(60, { bytes: 5000 }));
