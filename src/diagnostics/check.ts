@@ -1,6 +1,7 @@
 import { error, info, list, type Section, warning } from "./format.ts";
 
 const db = (x: number) => `${x.toFixed(1)} dB`;
+const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
 export const CHECK = {
   "check/too-few": (f: { readonly have: number; readonly need: number; readonly what: string }) =>
@@ -24,6 +25,11 @@ export const CHECK = {
     ),
   "check/not-verified": (f: { readonly reason: string }) =>
     warning(`The quantized model was not compared with the float one: ${f.reason}`, "Give a set with held-out samples (--data)."),
+  "check/not-opened": (f: { readonly sizeBytes: number; readonly most: number }) =>
+    info(
+      `The quantized model of ${gib(f.sizeBytes)} was written without being opened: beyond ${gib(f.most)} a session would take more memory than all else`,
+      "Open it where it will run.",
+    ),
   "check/simulated": (f: { readonly what: string; readonly target: string }) =>
     info(
       `No runtime here computes in ${f.what}: figures are of a float32 model that rounds where ${f.target} does`,

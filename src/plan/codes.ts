@@ -1,7 +1,7 @@
 import { constantOf } from "../graph/constant.ts";
 import type { Value } from "../graph/ir.ts";
 import { chooseSymmetric } from "../quant/affine.ts";
-import { isIntDType } from "../quant/dtype.ts";
+import { elementCount, isIntDType } from "../quant/dtype.ts";
 import { absmaxOf, decode, encode } from "../quant/encode.ts";
 import { isCodeDType } from "../quant/float8.ts";
 import { unpackCodes } from "../quant/pack.ts";
@@ -14,11 +14,17 @@ export interface Coded {
   readonly site: WeightPlanSite;
   readonly value: Value;
   readonly shape: readonly number[];
+  /** Of a large weight they are made anew each time, since a model may be larger than memory: ask once and hold them while needed. */
   readonly codes: Int32Array;
+  /** Whether they are. */
+  readonly large: boolean;
   /** Of two levels: their product. */
   readonly scale: Float64Array;
   readonly zeroPoint: Float64Array;
 }
+
+/** Elements of a weight up to which its codes are kept. */
+const MOST_KEPT = 1 << 22;
 
 /** The codes of a site: those of the plan, else round-to-nearest of the constant. */
 export function codesOf(bundle: PlanBundle, site: WeightPlanSite, value: Value): Coded {
@@ -28,10 +34,20 @@ export function codesOf(bundle: PlanBundle, site: WeightPlanSite, value: Value):
   if (!isCodeDType(dtype)) throw new Error(`internal: codes of ${dtype}`);
   const scale = scalesOf(bundle, site);
   const zeroPoint = readNumbers(bundle, site.zeroPoint);
-  const codes = site.codes
-    ? storedCodes(bundle, site.codes.tensor)
-    : encode(view.float32(), view.shape, { dtype, narrow: site.scheme.narrow, granularity: site.scheme.granularity, scale, zeroPoint });
-  return { site, value, shape: view.shape, codes, scale, zeroPoint };
+  const { narrow, granularity } = site.scheme;
+  const make = () =>
+    site.codes
+      ? storedCodes(bundle, site.codes.tensor)
+      : encode(view.float32(), view.shape, { dtype, narrow, granularity, scale, zeroPoint });
+  const rest = { site, value, shape: view.shape, scale, zeroPoint };
+  if (elementCount(view.shape) <= MOST_KEPT) return { ...rest, large: false, codes: make() };
+  return {
+    ...rest,
+    large: true,
+    get codes() {
+      return make();
+    },
+  };
 }
 
 /** The scales of a weight, each the product of its two levels where there are two. */

@@ -21,11 +21,12 @@ export function lowerMatMulBnb4(c: Coded, uses: readonly Use[]): void {
   const scale = spread(c.scale, blocks * N);
   const data = new Uint8Array(Math.ceil((N * K) / 2));
   const absmax = new Float32Array(N * blocks);
+  const { codes } = c;
   for (let n = 0; n < N; n++) {
     for (let b = 0; b < blocks; b++) absmax[n * blocks + b] = scale[flip ? n * blocks + b : b * N + n]!;
     for (let k = 0; k < K; k++) {
       const flat = n * K + k;
-      data[flat >> 1]! |= c.codes[flip ? flat : k * N + n]! << (flat % 2 === 0 ? 4 : 0);
+      data[flat >> 1]! |= codes[flip ? flat : k * N + n]! << (flat % 2 === 0 ? 4 : 0);
     }
   }
   const graph = c.value.graph;

@@ -1,9 +1,10 @@
 import type { Graph, Node, Value } from "../../graph/ir.ts";
 import { floats, type TensorData, tensorFromBytes } from "../../graph/tensor.ts";
 import { tensorType } from "../../graph/types.ts";
+import type { Coded } from "../../plan/codes.ts";
 import { spread } from "../../plan/tensors.ts";
 import type { Scheme } from "../../plan/types.ts";
-import { type IntDType, isIntDType } from "../../quant/dtype.ts";
+import { byteCount, elementCount, type IntDType, isIntDType } from "../../quant/dtype.ts";
 import { paramCount } from "../../quant/encode.ts";
 import { type FloatCodeDType, isFloatCodeDType } from "../../quant/float8.ts";
 import { qparamShape } from "../../quant/granularity.ts";
@@ -37,6 +38,13 @@ export function codesTensor(codes: ArrayLike<number>, shape: readonly number[], 
   if (dtype === "float8e4m3fn") return tensorFromBytes(dtype, shape, Uint8Array.from(codes));
   if (dtype === "float4e2m1") return tensorFromBytes(dtype, shape, packCodes(codes, "uint4"));
   return tensorFromBytes(dtype, shape, packCodes(codes, dtype));
+}
+
+/** The codes of a weight in its own layout; of a large one they are made when the file is written. */
+export function weightCodes(c: Coded, dtype: TensorCode): TensorData {
+  if (!c.large) return codesTensor(c.codes, c.shape, dtype);
+  const byteLength = byteCount(dtype, elementCount(c.shape));
+  return { dtype, shape: [...c.shape], byteLength, bytes: () => codesTensor(c.codes, c.shape, dtype).bytes() };
 }
 
 /** Attributes of a Q or DQ node for a granularity. A scalar has none: `axis` would be ignored. */

@@ -20,7 +20,9 @@ interface Packed {
   readonly bits: number;
   readonly size: number;
   readonly blocks: number;
-  readonly data: Uint8Array;
+  readonly bytes: number;
+  /** Of a large weight, made anew each time. */
+  data(): Uint8Array;
   readonly scales: Float32Array;
   readonly zeros: Uint8Array | undefined;
 }
@@ -46,7 +48,6 @@ function pack(c: Coded): Packed {
   const zero = spread(c.zeroPoint, blocks * N);
   const per = 8 / bits;
   const mask = (1 << bits) - 1;
-  const data = new Uint8Array((N * blocks * size) / per);
   const scales = new Float32Array(N * blocks);
   const row = Math.ceil(blocks / per);
   const zeros = new Uint8Array(N * row);
@@ -55,15 +56,28 @@ function pack(c: Coded): Packed {
       const at = flip ? n * blocks + b : b * N + n;
       scales[n * blocks + b] = scale[at]!;
       zeros[n * row + Math.floor(b / per)]! |= (zero[at]! & mask) << ((b % per) * bits);
-      for (let i = 0; i < size; i++) {
-        const k = b * size + i;
-        const q = k < K ? c.codes[flip ? n * K + k : k * N + n]! : zero[at]!;
-        const flat = (n * blocks + b) * size + i;
-        data[Math.floor(flat / per)]! |= (q & mask) << ((flat % per) * bits);
-      }
     }
   }
-  return { K, N, bits, size, blocks, data, scales, zeros: zero.every((z) => z === 2 ** (bits - 1)) ? undefined : zeros };
+  const bytes = (N * blocks * size) / per;
+  const fill = () => {
+    const { codes } = c;
+    const out = new Uint8Array(bytes);
+    for (let n = 0; n < N; n++) {
+      for (let b = 0; b < blocks; b++) {
+        const last = zero[flip ? n * blocks + b : b * N + n]!;
+        for (let i = 0; i < size; i++) {
+          const k = b * size + i;
+          const q = k < K ? codes[flip ? n * K + k : k * N + n]! : last;
+          const flat = (n * blocks + b) * size + i;
+          out[Math.floor(flat / per)]! |= (q & mask) << ((flat % per) * bits);
+        }
+      }
+    }
+    return out;
+  };
+  const kept = c.large ? undefined : fill();
+  const plain = zero.every((z) => z === 2 ** (bits - 1));
+  return { K, N, bits, size, blocks, bytes, data: () => kept ?? fill(), scales, zeros: plain ? undefined : zeros };
 }
 
 /** Packed weights by the constant that they are made of: an embedding and the output projection with equal codes are stored once. */
@@ -81,7 +95,10 @@ export class PackedConstants {
     const { N, blocks, bits, size } = packed;
     const stored: Stored = {
       packed,
-      weight: graph.constant(tensorFromBytes("uint8", [N, blocks, (size * bits) / 8], packed.data), `${stem}_quantized`),
+      weight: graph.constant(
+        { dtype: "uint8", shape: [N, blocks, (size * bits) / 8], byteLength: packed.bytes, bytes: packed.data },
+        `${stem}_quantized`,
+      ),
       scale: graph.constant(floats(packed.scales, [N, blocks]), `${stem}_scale`),
       zero: packed.zeros && graph.constant(tensorFromBytes("uint8", [N, packed.zeros.length / N], packed.zeros), `${stem}_zero_point`),
     };
@@ -97,7 +114,7 @@ function equal(a: Packed, b: Packed): boolean {
     for (let i = 0; i < x.length; i++) if (x[i] !== y[i]) return false;
     return true;
   };
-  return a.bits === b.bits && a.size === b.size && alike(a.data, b.data) && alike(a.scales, b.scales) && alike(a.zeros, b.zeros);
+  return a.bits === b.bits && a.size === b.size && alike(a.scales, b.scales) && alike(a.zeros, b.zeros) && alike(a.data(), b.data());
 }
 
 /** Y = A · W (+ bias, for a Gemm) as MatMulNBits. */
@@ -121,7 +138,7 @@ export function lowerGatherBlock(c: Coded, constants: PackedConstants, uses: rea
     const old = node.outputs[0]!;
     const stem = node.name !== "" ? node.name : old.name;
     const origin = { rule: RULE, from: [node.name] };
-    const shape = node.graph.constant(int64s([N, packed.data.length / N]), `${c.value.name}_rows`);
+    const shape = node.graph.constant(int64s([N, packed.bytes / N]), `${c.value.name}_rows`);
     const rows = node.graph.insertBefore(node, {
       op: "Reshape",
       name: `${stem}_table`,

@@ -9,7 +9,7 @@ import { isCodeDType } from "../../quant/float8.ts";
 import { lowerMxfp8, lowerNvfp4 } from "./blockfloat.ts";
 import { lowerMatMulBnb4 } from "./bnb4.ts";
 import { lowerQdqCast } from "./cast.ts";
-import { axisAttrs, codesTensor, isTensorCode, paramConstants, RULE } from "./emit.ts";
+import { axisAttrs, isTensorCode, paramConstants, RULE, weightCodes } from "./emit.ts";
 import { lowerGatherCodes } from "./gather.ts";
 import { lowerMatMulInteger } from "./integer.ts";
 import { lowerDynamicLstm } from "./lstm.ts";
@@ -31,7 +31,7 @@ export class Constants {
     const graph = c.value.graph;
     const stem = c.value.name;
     const made = {
-      codes: graph.constant(codesTensor(c.codes, c.shape, scheme.dtype), `${stem}_quantized`),
+      codes: graph.constant(weightCodes(c, scheme.dtype), `${stem}_quantized`),
       ...paramConstants(graph, stem, c.shape, scheme, c.scale, c.zeroPoint),
     };
     known.set(key, made);

@@ -69,6 +69,11 @@ function opener(folder: string): OpenExternal {
   };
 }
 
+/** Bytes of the model as one file, without making them. */
+export function modelSize(model: Model): number {
+  return encodeModel(model).byteLength;
+}
+
 /** One TensorProto alone in a file (`input_0.pb` of ONNX test data). */
 export function readTensorProto(bytes: Uint8Array, label = "tensor"): { readonly name: string; readonly data: TensorData } {
   const place = new Place(label, bytes.length);
