@@ -21,7 +21,7 @@ import type { LossName } from "./loss.ts";
 import { Menu, type Room } from "./menu.ts";
 import { Meter } from "./meter.ts";
 import { type Pareto, paretoOf } from "./pareto.ts";
-import type { Point, Sensitivities } from "./point.ts";
+import { type Point, type Sensitivities, summedLoss } from "./point.ts";
 import { rankCorrelation } from "./rank.ts";
 import { Surrogate } from "./surrogate.ts";
 
@@ -152,7 +152,11 @@ export class Search {
   }
 
   async surrogate(): Promise<Surrogate> {
-    this.#surrogate ??= new Surrogate(await this.sensitivities());
+    if (this.#surrogate) return this.#surrogate;
+    const sensitivities = await this.sensitivities();
+    // Plans that were measured before anything could be predicted.
+    for (const p of this.points) p.predicted = summedLoss(sensitivities, p.choice);
+    this.#surrogate = new Surrogate(sensitivities);
     return this.#surrogate;
   }
 

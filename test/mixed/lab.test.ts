@@ -32,16 +32,17 @@ function chain(): Model {
   return b.output(b.node("MatMul", [x, b.weight("last.w", [24, 6])], {}, "last"));
 }
 
-async function setUp(net: Model, pins: readonly (readonly [string, string])[] = []) {
-  const { model, proposal, stats, bundle } = await planned(runtime, net, "portable");
-  const builder = new Builder({ proposal, bundle, stats, ladder: LADDER, pins: new Map(pins.map(([n, s]) => [n, parseScheme(s)!])) });
+async function setUp(net: Model, pins: readonly (readonly [string, string])[] = [], ladder = LADDER, recipe = "int8") {
+  const { model, proposal, stats, bundle } = await planned(runtime, net, "portable", recipe);
+  const builder = new Builder({ proposal, bundle, stats, ladder, pins: new Map(pins.map(([n, s]) => [n, parseScheme(s)!])) });
   const data = seededSet(model, 32);
   const types = proposal.input.types;
   return { model, proposal, stats, bundle, builder, data, types };
 }
-const search = (s: Awaited<ReturnType<typeof setUp>>, report: Report = () => {}) =>
+const search = ({ stats, ...s }: Awaited<ReturnType<typeof setUp>>, report: Report = () => {}) =>
   new Search({
     ...s,
+    ...(stats && { stats }),
     calibrate: s.data.roles.calibrate,
     runtime,
     target: targetOf("portable"),
@@ -116,6 +117,27 @@ test("a size is kept to, a pinned layer stays pinned, and the smaller file loads
       const noise = r.reduce((sum, v, i) => sum + (v - results[0]![i]!) ** 2, 0);
       expect(noise / r.reduce((sum, v) => sum + v * v, 0)).toBeLessThan(1e-3);
     }
+  } finally {
+    await found.close();
+  }
+});
+
+test("weights alone: 4-bit blocks and 8-bit channels share the bits, rounded as without a search", async () => {
+  const ladder = ["w4b8", "w8", "float"].map((x) => parseScheme(x)!);
+  const s = await setUp(chain(), [], ladder, "int8-weights");
+  const found = search({ ...s, stats: undefined });
+  try {
+    const menu = await found.menu();
+    const [least, most] = [menu.bitsOf(menu.cheapest), menu.bitsOf(menu.dearest)];
+    expect(least).toBeLessThan(most);
+    const bits = (least + most) / 2;
+    const plan = await found.solve({ bits }, "bits");
+    const weights = plan.plan.sites.flatMap((x) => (x.kind === "weight" ? [x] : []));
+    expect(found.reached!.bits).toBeLessThanOrEqual(bits);
+    expect(new Set(weights.map((x) => x.scheme.dtype)).size).toBe(2);
+    expect(plan.plan.sites.every((x) => x.kind === "weight")).toBe(true);
+    expect(weights.some((x) => x.codes !== undefined)).toBe(true);
+    expect(found.reached!.db).toBeGreaterThan((await found.point(menu.cheapest)).db);
   } finally {
     await found.close();
   }
