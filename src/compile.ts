@@ -6,7 +6,7 @@ import { QcError } from "./diagnostics.ts";
 import { lower } from "./export/lower/index.ts";
 import { checkModel } from "./graph/check.ts";
 import type { Model } from "./graph/ir.ts";
-import { writeModel } from "./graph/onnx/index.ts";
+import { modelSize, writeModel } from "./graph/onnx/index.ts";
 import { shareConstants } from "./graph/share.ts";
 import { pathOfNode } from "./graph/walk.ts";
 import { sha256 } from "./io/hash.ts";
@@ -138,16 +138,16 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       () => lowerPlan(job, prepared.model, plan, wish.target),
       (m) => ({ stage: "lower", nodes: nodeCount(m), opset: m.opsets.get("") ?? 0 }),
     );
-    const bytes = writeModel(model);
+    const sizeBytes = modelSize(model);
     const blocks = plan.plan.sites.some(isBlockSite);
     const float32 =
       plan.plan.rest || blocks ? lower(prepared.model, plan, wish.target, { simulateRest: true, simulateBlocks: true }) : model;
     const simulated = blocks || plan.plan.rest?.to === "bfloat16";
-    const runnable = simulated ? writeModel(float32) : bytes;
+    const runnable = () => writeModel(simulated ? float32 : model);
     if (simulated) job.report({ code: "check/simulated", what: blocks ? wish.recipe.name : "bfloat16", target: wish.options.target });
     const verified = await job.stage(
       "verify",
-      () => verifyModel(job, { read, prepared, plan, model: float32, bytes: runnable, data, wish }),
+      () => verifyModel(job, { read, prepared, plan, model: float32, sizeBytes, runnable, data, wish }),
       (v) => v && { stage: "verify", n: v.n },
     );
     const report = makeReport({
@@ -156,7 +156,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
       bundle: plan,
       data,
       verified,
-      bytes: { before: read.sizeBytes, after: bytes.byteLength },
+      bytes: { before: read.sizeBytes, after: sizeBytes },
       ...(weighed && { weighed }),
       onnxruntime: (await job.runtime.versions()).onnxruntime,
     });
@@ -172,7 +172,7 @@ export async function quantize(source: string | Uint8Array, given: QuantizeOptio
               report,
               await pageOf({ title: read.label, report, plan: plan.plan, stats: calibrated?.stats, data }),
             ),
-      (written) => ({ stage: "write", files: written, before: read.sizeBytes, after: bytes.byteLength }),
+      (written) => ({ stage: "write", files: written, before: read.sizeBytes, after: sizeBytes }),
     );
     return { model, plan, report, files, missed: missed(wish.budget, report) };
   });
@@ -551,9 +551,21 @@ export const VERIFY = {
   best: { samples: 4096, referenceSamples: 512, layerSamples: 32, rounds: 100 },
 } as const satisfies Record<Effort, { samples: number; referenceSamples: number; layerSamples: number; rounds: number }>;
 
+/** A session takes a few times the size of its model: of a larger one only the file is made. */
+const MOST_OPENED = 2 ** 29;
+
 async function verifyModel(
   job: Job,
-  o: { read: Source; prepared: Prepared; plan: PlanBundle; model: Model; bytes: Uint8Array; data: DataSet | undefined; wish: Settled },
+  o: {
+    read: Source;
+    prepared: Prepared;
+    plan: PlanBundle;
+    model: Model;
+    sizeBytes: number;
+    runnable: () => Uint8Array;
+    data: DataSet | undefined;
+    wish: Settled;
+  },
 ): Promise<Verified | undefined> {
   const { options } = o.wish;
   const spend = VERIFY[options.effort as Effort];
@@ -562,7 +574,10 @@ async function verifyModel(
   const indices = o.data === undefined || n === 0 ? [] : drawSamples(o.data, "heldOut", n);
   if (o.data === undefined || indices.length === 0) {
     // Not compared, but a file that does not load is never written.
-    for (const level of ["disabled", deployedLevel(o.plan)] as const) await (await job.runtime.open(o.bytes, { level, label })).release();
+    if (o.sizeBytes <= MOST_OPENED) {
+      const bytes = o.runnable();
+      for (const level of ["disabled", deployedLevel(o.plan)] as const) await (await job.runtime.open(bytes, { level, label })).release();
+    } else job.report({ code: "check/not-opened", sizeBytes: o.sizeBytes, most: MOST_OPENED });
     job.report({
       code: "check/not-verified",
       reason: o.data === undefined ? "no data was given" : n === 0 ? "--verify-samples is 0" : "the set has no held-out sample",
@@ -572,7 +587,7 @@ async function verifyModel(
   return verify({
     runtime: job.runtime,
     float: o.read.runnable,
-    quantized: { model: o.bytes, label },
+    quantized: { model: o.runnable(), label },
     graphs: {
       float: o.prepared.model,
       quantized: o.model,
