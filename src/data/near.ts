@@ -17,7 +17,7 @@ export interface Duplicates {
 
 /** Bits of 64 that may differ. Unrelated pictures differ in 32 ± 4 (binomial); JPEG, scaling and small crops in a few. */
 export const HASH_BITS = 10;
-/** Correlation of 32×32 grey cells. */
+/** Correlation of 16×16 grey cells. */
 export const GRAY = 0.95;
 /** Share of common shingles (Jaccard). */
 export const TEXT_SHARE = 0.8;
@@ -94,8 +94,13 @@ function contentOf(s: Sample): string {
 const EDGE = 32;
 const LOW = 8;
 
-/** Borders that a copy may have lost on each side, as a share of the edge. */
-const CROPS = [0, 0.02, 0.05, 0.1];
+/**
+ * Borders that a copy may have lost on each side, as a share of the edge: close enough together that a crop between two of them moves no cell
+ * by more than a sixth of its width.
+ */
+const CROPS = [0, 0.015, 0.03, 0.045, 0.06, 0.08, 0.1];
+/** Cells of the comparison: twice as wide as those of the hash, since cutting and enlarging again smears what is finer. */
+const CELLS = 16;
 
 /** What is kept of a picture: hashes find candidates, the grey cells (mean 0, length 1) confirm them. */
 interface Look {
@@ -123,7 +128,15 @@ function pictureOf(s: Sample): Picture | undefined {
 }
 function lookOf(gray: Float32Array): Look {
   const hash = pictureHash(gray);
-  return { low: Number(hash & 0xffffffffn), high: Number(hash >> 32n), gray: centred(gray) };
+  return { low: Number(hash & 0xffffffffn), high: Number(hash >> 32n), gray: centred(pooled(gray)) };
+}
+/** Means over squares of cells. */
+function pooled(gray: Float32Array): Float32Array {
+  const k = EDGE / CELLS;
+  const out = new Float32Array(CELLS * CELLS);
+  for (let y = 0; y < EDGE; y++)
+    for (let x = 0; x < EDGE; x++) out[Math.floor(y / k) * CELLS + Math.floor(x / k)]! += gray[y * EDGE + x]! / (k * k);
+  return out;
 }
 function centred(g: Float32Array): Float32Array {
   let mean = 0;

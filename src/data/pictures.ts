@@ -41,25 +41,44 @@ export async function pictureOf(sample: Sample): Promise<string | undefined> {
   }
 }
 
-/** The sample's picture in grey, `edge` × `edge`, by averages over cells, without a border of `crop` of each side; undefined when no feed is an image. */
+/**
+ * The sample's picture in grey, `edge` × `edge`, by averages over cells weighted with the area that each pixel shares with the cell, without a
+ * border of `crop` of each side; undefined when no feed is an image. A cell smaller than a pixel is one pixel wide around its middle.
+ */
 export function grayOf(sample: Sample, edge: number, crop = 0): Float32Array | undefined {
   const p = pixelsOf(sample);
   if (p === undefined) return undefined;
+  const rows = cellsOf(p.height, edge, crop);
+  const columns = cellsOf(p.width, edge, crop);
   const out = new Float32Array(edge * edge);
-  const [top, left] = [crop * p.height, crop * p.width];
-  const [height, width] = [p.height - 2 * top, p.width - 2 * left];
   for (let y = 0; y < edge; y++)
     for (let x = 0; x < edge; x++) {
-      const [y0, x0] = [top + (y * height) / edge, left + (x * width) / edge];
-      const [y1, x1] = [Math.max(y0 + 1, top + ((y + 1) * height) / edge), Math.max(x0 + 1, left + ((x + 1) * width) / edge)];
+      const [r, c] = [rows[y]!, columns[x]!];
       let sum = 0;
-      let n = 0;
-      for (let yy = Math.floor(y0); yy < Math.min(p.height, Math.ceil(y1)); yy++)
-        for (let xx = Math.floor(x0); xx < Math.min(p.width, Math.ceil(x1)); xx++)
-          for (let k = 0; k < p.channels; k++, n++) sum += p.data[(yy * p.width + xx) * p.channels + k]!;
-      out[y * edge + x] = sum / n;
+      for (let a = 0; a < r.shares.length; a++)
+        for (let b = 0; b < c.shares.length; b++) {
+          const share = r.shares[a]! * c.shares[b]!;
+          const at = ((r.first + a) * p.width + c.first + b) * p.channels;
+          for (let k = 0; k < p.channels; k++) sum += share * p.data[at + k]!;
+        }
+      out[y * edge + x] = sum / p.channels;
     }
   return out;
+}
+
+/** Along one axis: the first pixel of each cell, and the share of the cell that it and the next ones fill. */
+function cellsOf(size: number, edge: number, crop: number): readonly { readonly first: number; readonly shares: readonly number[] }[] {
+  const cell = ((1 - 2 * crop) * size) / edge;
+  const width = Math.max(1, cell);
+  return Array.from({ length: edge }, (_, i) => {
+    const middle = crop * size + (i + 0.5) * cell;
+    const low = Math.max(0, Math.min(size - 1, middle - width / 2));
+    const high = Math.min(size, Math.max(middle + width / 2, low + Number.EPSILON * size));
+    const first = Math.floor(low);
+    const shares: number[] = [];
+    for (let v = first; v < high; v++) shares.push((Math.min(high, v + 1) - Math.max(low, v)) / (high - low));
+    return { first, shares };
+  });
 }
 
 /** The first feed that looks like an image, spread over 0…255: what the network sees, up to brightness. */

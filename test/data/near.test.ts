@@ -67,6 +67,27 @@ test("pictures: JPEG, mirror and a small crop are found, other pictures are not"
   expect(found.across.length).toBe(pairs.length);
 });
 
+test("crops of small pictures, at borders between those that are tried, are found too, and none is mistaken", async () => {
+  const r = new Random(7);
+  const small = 32;
+  const originals = await Promise.all(Array.from({ length: 40 }, () => open(picture(r)).resize(small, small).raw().toBuffer()));
+  const changed = await Promise.all(
+    originals.slice(0, 20).map(async (b, i) => {
+      const c = 1 + (i % 2);
+      const cut = await sharp(b, { raw: { width: small, height: small, channels: 3 } })
+        .extract({ left: c, top: c, width: small - 2 * c, height: small - 2 * c })
+        .png()
+        .toBuffer();
+      return sharp(cut).resize(small, small).raw().toBuffer();
+    }),
+  );
+  const tensors = [...originals, ...changed].map((b): Tensor => ({ dtype: "uint8", dims: [1, small, small, 3], data: Uint8Array.from(b) }));
+  const pairs = (await findDuplicates(setOf(tensors, 40))).clusters.map((c) => c.indices.join());
+  const right = Array.from({ length: 20 }, (_, i) => `${i},${40 + i}`).filter((p) => pairs.includes(p)).length;
+  expect(right).toBeGreaterThanOrEqual(18);
+  expect(pairs.length - right).toBe(0);
+});
+
 test("texts: nine in ten tokens in common are near, half are not; equal ones are exact", async () => {
   const r = new Random(2);
   const text = (n: number) => Array.from({ length: n }, () => r.below(5000));
