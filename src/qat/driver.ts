@@ -34,7 +34,8 @@ export async function openSteps(runtime: Runtime, graph: StepGraph, threads?: nu
 export async function runSteps(session: Session, graph: StepGraph, from: TrainState, spec: RunSpec): Promise<TrainState> {
   let state = from;
   let ahead: Promise<Feeds> | undefined;
-  const chunkAt = (step: number) => Math.min(spec.chunk - (step % spec.chunk), spec.steps - step);
+  // The first step runs alone: it tells how long the rest will take.
+  const chunkAt = (step: number) => (step === 0 ? 1 : Math.min(spec.chunk - (step % spec.chunk), spec.steps - step));
   while (state.step < spec.steps) {
     spec.signal?.throwIfAborted();
     const n = chunkAt(state.step);

@@ -294,6 +294,7 @@ async function descend(t: TrainQat, o: QatOptions, d: Descent): Promise<QatResul
   const factor = 10 ** (-LEAST_GAIN_DB / 10);
   const session = await openSteps(t.runtime, d.graph, o.threads);
   let reached = t.resume?.state.step ?? 0;
+  const stepping = performance.now();
   try {
     const judgeMicro = Math.max(1, o.judgeEvery) * d.accumulate;
     const chunk = divisorBelow(judgeMicro, Math.max(1, o.chunk));
@@ -330,14 +331,14 @@ async function descend(t: TrainQat, o: QatOptions, d: Descent): Promise<QatResul
         const recent = losses.slice(-Math.max(chunk, 20));
         const spent = seconds(d.began);
         t.progress?.({
-          step: state.step / d.accumulate,
+          step: Math.floor(state.step / d.accumulate),
           steps: o.steps,
           loss: recent.reduce((a, b) => a + b, 0) / recent.length,
           startDb: d.start.errorDb,
           selectDb: now.errorDb,
           bestDb: -10 * Math.log10(best.error),
           seconds: spent,
-          etaSeconds: (spent / losses.length) * (micro - state.step),
+          etaSeconds: (seconds(stepping) / losses.length) * (micro - state.step),
         });
         return due && o.patience > 0 && waited >= o.patience ? "stop" : "go on";
       },

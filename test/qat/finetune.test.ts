@@ -41,6 +41,7 @@ test("train writes a model and its plan; killed and resumed it writes the same b
     },
   });
   await expect(killed).rejects.toThrow("killed");
+  expect(seen[0], "the first step alone says how long it will take").toBe(1);
   expect(existsSync(file("b.qat.state"))).toBe(true);
   expect(existsSync(file("b.onnx"))).toBe(false);
   const steps: number[] = [];
