@@ -3,6 +3,7 @@ import type { PlanBundle, Revert } from "../plan/types.ts";
 import { Judge } from "./judge.ts";
 import { layersOf } from "./layers.ts";
 import { rankReverts } from "./reverts.ts";
+import { blocks } from "./steps/blocks.ts";
 import { ranges, rangesBehind, refine } from "./steps/ranges.ts";
 import { equalization, smoothing } from "./steps/rescale.ts";
 import { bias, learned, rounding, roundingSymmetric, variants } from "./steps/rounding.ts";
@@ -117,6 +118,7 @@ const RUN: Readonly<Record<StepName, (s: State) => Promise<void>>> = {
   equalize: equalization,
   smooth: smoothing,
   learned,
+  blocks,
 };
 
 async function revertsOf(s: State, select: readonly number[]): Promise<readonly Revert[]> {

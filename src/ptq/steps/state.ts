@@ -54,6 +54,7 @@ export const STEPS = [
   "equalize",
   "smooth",
   "learned",
+  "blocks",
 ] as const;
 export type StepName = (typeof STEPS)[number];
 
