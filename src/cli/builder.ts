@@ -100,7 +100,8 @@ function namesOf(n: Node): readonly string[] {
  * kernel unpacks comes as an input, and the constants are scales.
  */
 function typesOf(k: Kernel): string {
-  const weight = k.constants.find((t) => NARROW.includes(t)) ?? (NARROW.includes(k.inputs[1] ?? "") ? undefined : k.constants[0]);
+  const weight =
+    k.constants.find((t) => NARROW.includes(t)) ?? (k.inputs.length > 1 && k.constants[0] !== k.inputs[0] ? undefined : k.constants[0]);
   const operands = weight === undefined ? k.inputs.slice(0, 2) : [k.inputs[0] ?? "", weight];
   return `${operands.join(" × ")} → ${k.outputs[0] ?? ""}`;
 }
