@@ -27,9 +27,9 @@ interface FileRow {
 const FILES: readonly FileRow[] = [
   { suffix: "", recipe: undefined, target: "portable" },
   { suffix: "_fp16", recipe: "fp16", target: "portable" },
-  { suffix: "_int8", recipe: "int8-dynamic", target: "ort-cpu" },
+  { suffix: "_int8", recipe: "int8-tokens", target: "ort-cpu" },
   { suffix: "_uint8", recipe: "uint8-dynamic", target: "ort-cpu" },
-  { suffix: "_quantized", recipe: "int8-dynamic", withData: "int8", target: "ort-cpu" },
+  { suffix: "_quantized", recipe: "int8-tokens", withData: "int8", target: "ort-cpu" },
   { suffix: "_q4", recipe: "int4-weights", target: "ort-webgpu" },
   { suffix: "_q4f16", recipe: "int4-weights", float: "float16", target: "ort-webgpu" },
   { suffix: "_bnb4", recipe: "nf4-weights", target: "ort-cpu" },

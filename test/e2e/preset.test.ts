@@ -57,12 +57,14 @@ test("constants beyond `inline` bytes go to FILE_data, and config.json says so",
   );
   const run = await qc(["build", "--quiet"], { cwd: folder });
   expect(run.code, run.stderr).toBe(0);
-  expect(readdirSync(join(folder, "out/onnx")).sort()).toEqual(["model.onnx", "model.onnx_data", "model_q4.onnx"].sort());
+  expect(readdirSync(join(folder, "out/onnx")).sort()).toEqual(
+    ["model.onnx", "model.onnx_data", "model_q4.onnx", "model_q4.onnx_data"].sort(),
+  );
   expect(JSON.parse(readFileSync(join(folder, "out/config.json"), "utf8"))).toEqual({
     model_type: "llama",
-    "transformers.js_config": { use_external_data_format: { "model.onnx": 1 } },
+    "transformers.js_config": { use_external_data_format: { "model.onnx": 1, "model_q4.onnx": 1 } },
   });
-  expect(await loads(join(folder, "out/onnx/model.onnx"))).toBe(true);
+  for (const n of ["model", "model_q4"]) expect(await loads(join(folder, `out/onnx/${n}.onnx`))).toBe(true);
 }, 60_000);
 
 test("without a configuration beside the model the build says what is missing; --out needs --preset", async () => {
