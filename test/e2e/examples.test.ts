@@ -17,7 +17,7 @@ const read = (f: string) => readFileSync(at(f), "utf8");
 function commandsIn(text: string): string[][] {
   const joined = text.replace(/\\\n\s*/g, " ");
   const out: string[][] = [];
-  for (const [, line] of joined.matchAll(/(?:^|[\s"'`(;|&])(?:npx )?(?:qc|node \/qc\/dist\/cli\/main\.js) ([a-z][^\n;|&`)]*)/gm)) {
+  for (const [, line] of joined.matchAll(/(?:^|[\s"'`(;|&])(?:npx )?(?:qc|node \/qc\/dist\/cli\/main\.js) ([a-z][^\n;|&`)>]*)/gm)) {
     const words = line!
       .replace(/\s+#.*$/, "")
       .replace(/\$\(\([^)]*\)?/g, "1")
@@ -43,7 +43,7 @@ test("every qc command line of the examples and the documentation is one that th
     const text = readFileSync(join(root, file), "utf8");
     // In prose only what stands in code; kubernetes folds its lines.
     const code = file.endsWith(".md")
-      ? [...text.matchAll(/```(?:sh|bash)?\n([\s\S]*?)```/g)].map((m) => m[1]!).join("\n")
+      ? [...text.matchAll(/^```(\w*)[^\n]*\n([\s\S]*?)^```$/gm)].map((m) => (m[1] === "sh" ? m[2]! : "")).join("\n")
       : file.endsWith("kubernetes.yaml")
         ? parseAllDocuments(text)
             .map((d) => (d.toJS() as KubeJob).spec.template.spec.containers[0]!.args.join("\n"))
