@@ -185,7 +185,11 @@ export const RECIPES = {
 
 export type RecipeName = keyof typeof RECIPES;
 
-export function recipeOf(name: string): Recipe {
+/** Beside w4a8, w7a8 and w8a16 people look for this name. */
+const ALIASES: Readonly<Record<string, RecipeName>> = { w8a8: "int8" };
+
+export function recipeOf(given: string): Recipe {
+  const name = Object.hasOwn(ALIASES, given) ? ALIASES[given]! : given;
   if (!Object.hasOwn(RECIPES, name)) {
     const known = Object.keys(RECIPES);
     throw new QcError({ code: "plan/unknown-recipe", given: name, known, nearest: nearest(name, known) }, { exitCode: 2 });
