@@ -1,11 +1,8 @@
-import { Ajv } from "ajv";
-import { parse } from "yaml";
-import { nearest } from "./diagnostics/nearest.ts";
-import { type Diagnostic, QcError } from "./diagnostics.ts";
 import { fileNameOf } from "./io/path.ts";
 import { QUANTIZE, schemaOf } from "./options.ts";
 import { type Layout, TRANSFORMERS_JS, transformersJs } from "./preset.ts";
 import { isRecipeFile, schemeList } from "./recipe-file.ts";
+import { parseYaml } from "./yaml-file.ts";
 
 /** What is asked of the compiler for one artefact: options of `qc quantize`, data among them. */
 export interface ArtifactWish {
@@ -136,39 +133,7 @@ export const BUILD_SCHEMA = {
 } as const;
 
 export function parseBuild(text: string, file: string): BuildConfig {
-  const bad = (at: string, detail: string, more: object = {}): Diagnostic => ({
-    code: "data/config",
-    file,
-    line: undefined,
-    at,
-    detail,
-    page: "docs/build.md",
-    ...more,
-  });
-  let value: unknown;
-  try {
-    value = parse(text, { maxAliasCount: 100 });
-  } catch (e) {
-    throw new QcError(bad("", (e as Error).message), { cause: e });
-  }
-  const check = new Ajv({ allErrors: true, strict: false, verbose: true, validateSchema: false }).compile({
-    ...BUILD_SCHEMA,
-    $schema: undefined,
-  });
-  if (check(value)) return value as BuildConfig;
-  throw new QcError(
-    (check.errors ?? []).map((e) => {
-      const at = e.instancePath.split("/").slice(1).join(".");
-      const extra = (e.params as { additionalProperty?: string }).additionalProperty;
-      if (extra === undefined) return bad(at, e.message ?? "is not valid");
-      const known = Object.keys((e.parentSchema as { properties?: object }).properties ?? {});
-      const near = nearest(extra, known);
-      return bad([at, extra].filter((x) => x !== "").join("."), "is no known key here", {
-        allowed: known,
-        ...(near === undefined ? {} : { nearest: near }),
-      });
-    }),
-  );
+  return parseYaml(text, file, BUILD_SCHEMA, "docs/build.md") as BuildConfig;
 }
 
 export function wishesOf(config: BuildConfig): readonly ArtifactWish[] {

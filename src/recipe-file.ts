@@ -1,9 +1,6 @@
-import { Ajv } from "ajv";
-import { parse } from "yaml";
-import { nearest } from "./diagnostics/nearest.ts";
-import { type Diagnostic, QcError } from "./diagnostics.ts";
 import { readFile } from "./io/source.ts";
 import { CHOICE_FILE, RECIPES } from "./options.ts";
+import { parseYaml } from "./yaml-file.ts";
 
 /** `--recipe FILE`: a recipe with what goes with it. What the command line says comes over it. */
 export interface RecipeFile {
@@ -34,38 +31,8 @@ export function readRecipe(file: string): RecipeFile {
 }
 
 export function parseRecipe(text: string, file: string): RecipeFile {
-  const bad = (at: string, detail: string, more: object = {}): Diagnostic => ({
-    code: "data/config",
-    file,
-    line: undefined,
-    at,
-    detail,
-    page: "docs/cli.md",
-    ...more,
-  });
-  let value: unknown;
-  try {
-    value = parse(text, { maxAliasCount: 100 });
-  } catch (e) {
-    throw new QcError(bad("", (e as Error).message), { cause: e });
-  }
-  const check = new Ajv({ allErrors: true, strict: false }).compile(SCHEMA);
-  if (check(value)) return value as unknown as RecipeFile;
-  throw new QcError(
-    (check.errors ?? []).map((e) => {
-      const at = e.instancePath.split("/").slice(1).join(".");
-      const extra = (e.params as { additionalProperty?: string }).additionalProperty;
-      if (extra !== undefined) {
-        const known = Object.keys(SCHEMA.properties);
-        const near = nearest(extra, known);
-        return bad([at, extra].filter((x) => x !== "").join("."), "is no known key here", {
-          allowed: known,
-          ...(near === undefined ? {} : { nearest: near }),
-        });
-      }
-      return bad(at, e.message ?? "is not valid", e.keyword === "enum" ? { allowed: RECIPES } : {});
-    }),
-  );
+  const more = (e: { readonly keyword: string }) => (e.keyword === "enum" ? { allowed: RECIPES } : {});
+  return parseYaml(text, file, SCHEMA, "docs/cli.md", more) as RecipeFile;
 }
 
 /** `{ 'head.*': 'w8a8' }` as `--scheme` takes it. */
