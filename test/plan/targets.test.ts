@@ -37,7 +37,6 @@ test("unknown names, versions and architectures are errors with the nearest word
   expect(message(() => targetOf("tensorrt:sm9"))).toContain('unknown architecture of tensorrt "sm9"');
   expect(message(() => targetOf("portable@2"))).toContain("version of portable");
   expect(message(() => recipeOf("int8-dynamik"))).toContain('Did you mean "int8-dynamic"?');
-  expect(recipeOf("w8a8")).toEqual(recipeOf("int8"));
 });
 
 test("every row of every target says where it comes from", () => {

@@ -185,11 +185,7 @@ export const RECIPES = {
 
 export type RecipeName = keyof typeof RECIPES;
 
-/** Beside w4a8, w7a8 and w8a16 people look for this name. */
-const ALIASES: Readonly<Record<string, RecipeName>> = { w8a8: "int8" };
-
-export function recipeOf(given: string): Recipe {
-  const name = Object.hasOwn(ALIASES, given) ? ALIASES[given]! : given;
+export function recipeOf(name: string): Recipe {
   if (!Object.hasOwn(RECIPES, name)) {
     const known = Object.keys(RECIPES);
     throw new QcError({ code: "plan/unknown-recipe", given: name, known, nearest: nearest(name, known) }, { exitCode: 2 });
